@@ -1,0 +1,192 @@
+//! What the static agent sees of a machine, by reading `/proc` and the root file system itself.
+//!
+//! Facts are evidence from a hostile guest: every list is bounded, text that is not UTF-8 is escaped
+//! (`\xNN`), and `truncated` names each list that was cut. A cut list can never pass a test.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest list of any kind.
+pub const MAX_ENTRIES: usize = 20_000;
+/// Longest content of one small file that is sent whole, in bytes.
+pub const MAX_SMALL_FILE: usize = 64 * 1024;
+
+/// All facts of one machine. Lists are sorted, so that equal machines have equal facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Facts {
+    /// Sockets that accept traffic: TCP in state LISTEN, UDP not connected; all network namespaces' are not seen, only PID 1's.
+    pub listening: Vec<Socket>,
+    /// Files with the setuid or setgid bit on the root file system.
+    pub setuid: Vec<FileMode>,
+    /// Files with a `security.capability` attribute.
+    pub capabilities: Vec<FileCapability>,
+    /// World-writable files, and world-writable directories without the sticky bit, on the root file system (not links).
+    pub world_writable: Vec<FileMode>,
+    /// `/etc/passwd` joined with `/etc/shadow`.
+    pub users: Vec<User>,
+    /// `/etc/group`.
+    pub groups: Vec<Group>,
+    /// Every `authorized_keys` and `authorized_keys2` file in any account's home or named by sshd_config.
+    pub authorized_keys: Vec<SmallFile>,
+    /// `/etc/sudoers` and all in `/etc/sudoers.d`, and `/etc/doas.conf`.
+    pub sudoers: Vec<SmallFile>,
+    /// Effective lines of `/etc/ssh/sshd_config` and what it includes, in order.
+    pub sshd: Vec<SmallFile>,
+    /// Units, drop-ins, generators and links under `/etc/systemd`, `/usr/local/lib/systemd`, `/usr/lib/systemd` (or `/lib/systemd`), `/run/systemd` (not `transient` made by the system itself), and user unit folders.
+    pub units: Vec<UnitFile>,
+    /// Cron and at: `/etc/crontab`, `/etc/cron.*`, `/etc/anacrontab`, `/var/spool/cron`, `/var/spool/at`.
+    pub cron: Vec<SmallFile>,
+    /// Names in `/proc/modules`.
+    pub modules: Vec<String>,
+    /// Files that make the kernel, the loader or a login run something: `/etc/modules`, `/etc/modules-load.d`, `/etc/modprobe.d`,
+    /// `/etc/ld.so.preload`, `/etc/ld.so.conf.d`, `/etc/profile.d`, `/etc/rc.local`, `/etc/init.d`, `/etc/udev/rules.d`, `/etc/pam.d`,
+    /// `/etc/apt/apt.conf.d`, `/etc/polkit-1`, `/etc/NetworkManager/dispatcher.d`, `/etc/update-motd.d`, `/etc/xdg/autostart`, dot files of root.
+    pub hooks: Vec<SmallFile>,
+    /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there.
+    /// From a guest's program, so it informs and never passes a test by itself.
+    pub firewall: String,
+    /// Processes: pid, parent, uid, executable, command line.
+    pub processes: Vec<Process>,
+    /// `/proc/sys/kernel/tainted`.
+    pub kernel_tainted: u64,
+    /// Names of the lists above that were cut at [`MAX_ENTRIES`], or files that could not be read.
+    pub truncated: Vec<String>,
+}
+
+/// One socket that accepts traffic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Socket {
+    /// `tcp` or `udp`, for both IP versions; also `raw`, `sctp`, `packet`, `vsock` where seen.
+    pub protocol: String,
+    /// Local address without port.
+    pub address: String,
+    /// Local port.
+    pub port: u16,
+    /// Owner of the socket.
+    pub uid: u32,
+    /// Path of the program that holds it, if found.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub program: Option<String>,
+}
+
+/// A file by path, permission bits (`0o7777` of the mode), owner and group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileMode {
+    /// Absolute path.
+    pub path: String,
+    /// `0o7777` of the mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// `file`, `directory`, `other`.
+    pub kind: String,
+}
+
+/// A file with capabilities.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileCapability {
+    /// Absolute path.
+    pub path: String,
+    /// The attribute's bytes in hex.
+    pub value: String,
+}
+
+/// A login account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+    /// What the shadow file holds as password.
+    pub password: Password,
+}
+
+/// What a password field says; the hash itself never leaves the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Password {
+    /// Empty: anyone may log in.
+    Empty,
+    /// `*` or starts with `!`: no password fits.
+    Locked,
+    /// A hash.
+    Set,
+    /// No entry in the shadow file.
+    Missing,
+}
+
+/// A group and its members.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Group {
+    /// Group name.
+    pub name: String,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary members, sorted.
+    pub members: Vec<String>,
+}
+
+/// A small text file of interest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SmallFile {
+    /// Absolute path.
+    pub path: String,
+    /// `0o7777` of the mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// SHA-256 of the content, lower-case hex; of the target text for a symbolic link.
+    pub sha256: String,
+    /// Target, if it is a symbolic link.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub link: Option<String>,
+    /// Content as text if it is at most [`MAX_SMALL_FILE`] long (only for authorized_keys, sudoers, sshd and cron).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<String>,
+}
+
+/// A unit file, drop-in, generator or link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnitFile {
+    /// Absolute path.
+    pub path: String,
+    /// SHA-256 of the content (regular file) or absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+    /// Target, if it is a symbolic link.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub link: Option<String>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Parent's process id.
+    pub parent: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// `/proc/PID/exe`, absent for kernel threads.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe: Option<String>,
+    /// Command line, spaces between arguments, cut at 4 KiB.
+    pub command: String,
+}

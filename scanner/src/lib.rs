@@ -1,0 +1,1 @@
+//! Risky directives in recipes.
