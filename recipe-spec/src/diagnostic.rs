@@ -5,6 +5,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::text::misleads;
+
 /// One mistake. With `line` 0 it concerns the recipe as a whole, and `span` is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
@@ -43,8 +45,8 @@ pub fn position(source: &str, offset: usize) -> (usize, usize) {
     (before.bytes().filter(|&byte| byte == b'\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// Shows `diagnostics` of `source`, which a person knows as `file`, with the lines concerned. Control characters in
-/// the source are shown as symbols, so the text is safe for a terminal. Ends with a newline unless empty.
+/// Shows `diagnostics` of `source`, which a person knows as `file`, each with the line where it begins. What would
+/// speak to a terminal or mislead an eye is replaced in the source shown. Ends with a newline unless empty.
 pub fn render(diagnostics: &[Diagnostic], source: &str, file: &str, colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut shown = String::new();
@@ -53,8 +55,9 @@ pub fn render(diagnostics: &[Diagnostic], source: &str, file: &str, colour: bool
         let mut group = if diagnostic.line == 0 {
             Group::with_title(title)
         } else {
-            let annotation = AnnotationKind::Primary.span(diagnostic.span.clone());
-            title.element(Snippet::source(source).path(file).annotation(annotation))
+            let (line, span) = line_shown(source, &diagnostic.span);
+            let snippet = Snippet::source(line).line_start(diagnostic.line).path(file);
+            title.element(snippet.annotation(AnnotationKind::Primary.span(span)))
         };
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));
@@ -63,6 +66,24 @@ pub fn render(diagnostics: &[Diagnostic], source: &str, file: &str, colour: bool
         shown.push('\n');
     }
     shown
+}
+
+/// The line in which `span` begins, fit to be shown, and the part of the span in it. One line is enough to find the
+/// place, and keeps the work bounded by the line.
+fn line_shown(source: &str, span: &Range<usize>) -> (String, Range<usize>) {
+    let at = source.floor_char_boundary(span.start);
+    let line_start = source[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line_end = source[at..].find('\n').map_or(source.len(), |length| at + length);
+    let end = source.ceil_char_boundary(span.end.clamp(at, line_end));
+    let harmless = |text: &str| -> String {
+        text.chars().map(|c| if c != '\t' && misleads(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    };
+    let mut line = harmless(&source[line_start..at]);
+    let start = line.len();
+    line.push_str(&harmless(&source[at..end]));
+    let shown = start..line.len();
+    line.push_str(&harmless(source[end..line_end].trim_end_matches('\r')));
+    (line, shown)
 }
 
 /// The one of `known` that someone who wrote `text` probably meant.

@@ -46,16 +46,16 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let multi_line = bytes[start..].starts_with(&triple);
     let mut at = start + if multi_line { 3 } else { 1 };
     while let Some(&byte) = bytes.get(at) {
-        if byte == b'\\' && quote == b'"' {
-            at += 2;
-        } else if multi_line && bytes[at..].starts_with(&triple) {
-            return at + 3;
-        } else if !multi_line && byte == quote {
-            return at + 1;
-        } else if !multi_line && byte == b'\n' {
-            return at;
-        } else {
-            at += 1;
+        match byte {
+            b'\n' if !multi_line => return at,
+            b'\\' if quote == b'"' && (multi_line || bytes.get(at + 1) != Some(&b'\n')) => at += 2,
+            _ if multi_line && bytes[at..].starts_with(&triple) => {
+                // Up to two quotes more belong to the string: `""""` ends one that ends in a quote.
+                let more = bytes[at + 3..].iter().take(2).take_while(|&&byte| byte == quote).count();
+                return at + 3 + more;
+            }
+            _ if !multi_line && byte == quote => return at + 1,
+            _ => at += 1,
         }
     }
     bytes.len()
@@ -63,6 +63,11 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use toml::de::{DeTable, DeValue};
+
     use super::*;
 
     #[test]
@@ -92,5 +97,66 @@ mod tests {
     fn an_open_string_ends_the_line_and_hides_no_more() {
         assert_eq!(first_too_deep("a = '\n[[[", 2), Some(8));
         assert_eq!(first_too_deep("a = \"\\", 2), None);
+        assert_eq!(first_too_deep("a = \"\\\n[[[", 2), Some(9));
+        assert_eq!(first_too_deep("a = \"\"\"b\"\"\"\"\" [[[", 2), Some(16));
+    }
+
+    /// How deep tables and arrays lie within each other.
+    fn depth(value: &DeValue<'_>) -> usize {
+        match value {
+            DeValue::Array(array) => 1 + array.iter().map(|value| depth(value.get_ref())).max().unwrap_or(0),
+            DeValue::Table(table) => {
+                1 + table.iter().map(|(_, value)| depth(value.get_ref())).max().unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    const PARTS: [&str; 29] = [
+        "a",
+        "b",
+        ".",
+        "=",
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "'",
+        "\"",
+        "'''",
+        "\"\"\"",
+        "\\",
+        "\n",
+        "#",
+        ",",
+        "1",
+        " ",
+        "a=",
+        "\na=[",
+        "\n[a.b]\n",
+        "={a=",
+        "\na='''",
+        "\nb=\"\"\"",
+        "\nc=\"\\",
+        "\n[[b.c]]\n",
+        "]\nb.c=",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Whatever the real parser accepts, it does not nest deeper than was told: a header and a value each count
+        /// from nothing, an array of tables is two levels, and the document is one.
+        #[test]
+        fn the_parser_never_sees_more_than_was_told(parts in collection::vec(select(&PARTS[..]), 0..40)) {
+            let source = parts.concat();
+            if let Ok(document) = DeTable::parse(&source) {
+                let told = (0..).find(|&limit| first_too_deep(&source, limit).is_none()).unwrap();
+                let found = 1 + document.get_ref().iter().map(|(_, value)| depth(value.get_ref())).max().unwrap_or(0);
+                prop_assert!(found <= 1 + 2 * (told + 1), "{source:?}: {found} found, {told} told");
+            }
+        }
     }
 }

@@ -198,4 +198,16 @@ mod tests {
         assert_eq!((path.folder(), path.file_name()), ("/etc", "x"));
         assert_eq!("/etc".parse::<GuestPath>().unwrap().folder(), "/");
     }
+
+    #[test]
+    fn the_messages_say_the_limits_in_force() {
+        let deep = "d/".repeat(Limits::STANDARD.path_depth) + "f";
+        let error = deep.parse::<RecipePath>().unwrap_err();
+        assert!(error.rule.contains(&Limits::STANDARD.path_depth.to_string()), "{error}");
+        let long = format!("{}/x", vec!["x".repeat(200); 3].join("/"));
+        let error = long.parse::<RecipePath>().unwrap_err();
+        assert!(error.rule.contains(&Limits::STANDARD.path_bytes.to_string()), "{error}");
+        let error = format!("/{long}/{long}").parse::<GuestPath>().unwrap_err();
+        assert!(error.rule.contains(&GUEST_PATH_BYTES.to_string()), "{error}");
+    }
 }
