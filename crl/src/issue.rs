@@ -1,0 +1,143 @@
+//! Making the next list.
+
+use recipe_spec::statement::{CRL_PREDICATE, Statement, StatementError, Subject};
+use recipe_spec::timestamp::Timestamp;
+use signer::dsse::{self, PAYLOAD_TYPE};
+use signer::{Role, Signer};
+
+use crate::body::{Body, MAX_ENTRIES};
+use crate::error::CrlError;
+use crate::header::{FIRST_EPOCH, FIRST_NUMBER, Header, IssuerName, Scope};
+use crate::list::{AuthenticCrl, BODY_NAME};
+use crate::record::{Entry, Reason, within_dates};
+use crate::selector::Selector;
+
+/// Why a list cannot be issued as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The issuer's name cannot stand in a header.
+    #[error(transparent)]
+    Issuer(#[from] recipe_spec::text::Malformed),
+    /// The list to extend is another issuer's, or of another scope.
+    #[error(
+        "the list to extend is of `{issuer}` for scope {scope}: a list has one issuer and scope for ever"
+    )]
+    OtherList {
+        /// Issuer of the list to extend.
+        issuer: IssuerName,
+        /// Its scope.
+        scope: Scope,
+    },
+    /// The dates make no span of time that a list may have.
+    #[error("a list cannot be valid from {now} to {next_update}: that is no span between 1970 and 2100")]
+    Span {
+        /// The time of issue.
+        now: Timestamp,
+        /// The end asked for.
+        next_update: Timestamp,
+    },
+    /// A revocation is dated after the list, or outside what a list may name.
+    #[error("{selector} cannot be revoked as of {date}: the date lies before 1970 or after this list's own")]
+    Date {
+        /// What was to be revoked.
+        selector: Box<Selector>,
+        /// The date asked for.
+        date: Timestamp,
+    },
+    /// The list is full.
+    #[error("the list would have {0} entries, the limit is {MAX_ENTRIES}")]
+    TooMany(usize),
+    /// The epoch's numbers are used up.
+    #[error("number {} is the last of its epoch: a new epoch is needed", u64::MAX)]
+    LastNumber,
+    /// The key does not sign lists.
+    #[error("a {0} key cannot sign a recipe CRL")]
+    Role(Role),
+    /// The header cannot be written.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// Signing failed.
+    #[error(transparent)]
+    Sign(#[from] dsse::SignError),
+}
+
+/// Issues the list that follows `previous`, or an issuer's first one: the entries of before and those to `add`, sorted and
+/// without duplicates, issued `now` and valid until `next_update`. `previous` may have expired; with nothing to add the
+/// list is renewed. Something already revoked keeps its reason and date, but a hold gives way to a revocation for good.
+///
+/// Gives the bytes of header and body for [`store`](crate::store).
+///
+/// # Errors
+/// `CLOCK_BACKWARD` if `now` is before the previous list's issue; `CRL_INVALID` with an [`IssueError`] else.
+pub fn issue(
+    previous: Option<&AuthenticCrl>,
+    add: &[(Selector, Reason, Timestamp)],
+    issuer: &str,
+    scope: Scope,
+    next_update: Timestamp,
+    signer: &Signer,
+    now: Timestamp,
+) -> Result<(Vec<u8>, Vec<u8>), CrlError> {
+    if signer.role() != Role::CrlIssuer {
+        return Err(IssueError::Role(signer.role()).into());
+    }
+    if now >= next_update || !within_dates(now) || !within_dates(next_update) {
+        return Err(IssueError::Span { now, next_update }.into());
+    }
+    let issuer: IssuerName = issuer.parse().map_err(IssueError::Issuer)?;
+    if let Some(previous) = previous.map(AuthenticCrl::header) {
+        if (&previous.issuer, previous.scope) != (&issuer, scope) {
+            return Err(
+                IssueError::OtherList { issuer: previous.issuer.clone(), scope: previous.scope }.into()
+            );
+        }
+        if now < previous.this_update {
+            return Err(CrlError::ClockBackward { seen: previous.this_update, now });
+        }
+    }
+    let body = extended_body(previous.map(AuthenticCrl::body), add, now)?;
+    let body_sha256 = body.digest();
+    let header = Header {
+        issuer,
+        scope,
+        epoch: previous.map_or(FIRST_EPOCH, |previous| previous.header().epoch),
+        number: match previous {
+            None => FIRST_NUMBER,
+            Some(previous) => previous.number().checked_add(1).ok_or(IssueError::LastNumber)?,
+        },
+        this_update: now,
+        next_update,
+        base: None,
+        previous: previous.map(|previous| previous.header_sha256().into()),
+        entries: body.len() as u64,
+        body_length: body.as_bytes().len() as u64,
+        body: body_sha256.into(),
+    };
+    let statement = Statement::new(vec![Subject::new(BODY_NAME, body_sha256)], CRL_PREDICATE, header);
+    let payload = statement.to_bytes().map_err(IssueError::Statement)?;
+    let envelope = dsse::sign(PAYLOAD_TYPE, &payload, signer).map_err(IssueError::Sign)?;
+    Ok((envelope.to_bytes(), body.into_bytes()))
+}
+
+fn extended_body(
+    previous: Option<&Body>,
+    add: &[(Selector, Reason, Timestamp)],
+    now: Timestamp,
+) -> Result<Body, IssueError> {
+    // What was said before comes first: it stands against what is said again.
+    let mut entries: Vec<Entry> = previous.map(|body| body.entries().collect()).unwrap_or_default();
+    entries.reserve(add.len());
+    for (selector, reason, date) in add {
+        if !within_dates(*date) || *date > now {
+            return Err(IssueError::Date { selector: Box::new(selector.clone()), date: *date });
+        }
+        entries.push(Entry {
+            selector: selector.digest(),
+            kind: selector.kind(),
+            reason: *reason,
+            date: *date,
+        });
+    }
+    let body = Body::from_entries(entries);
+    if body.len() > MAX_ENTRIES { Err(IssueError::TooMany(body.len())) } else { Ok(body) }
+}
