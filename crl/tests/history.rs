@@ -1,4 +1,5 @@
 //! Histories of lists against the memory of what was seen: random ones against a simple model, and concurrent ones.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod site;
 
