@@ -88,14 +88,19 @@ fn line_shown(source: &str, span: &Range<usize>) -> (String, Range<usize>) {
 
 /// The one of `known` that someone who wrote `text` probably meant.
 pub(crate) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+    /// Hostile text is not worth a guess; a slip of the finger is short.
     const LONGEST: usize = 40;
     if text.len() > LONGEST {
         return None;
     }
+    let allowed = |candidate: &str| candidate.len().max(3) / 3;
     known
         .iter()
+        .filter(|candidate| {
+            candidate.len().abs_diff(text.len()) <= allowed(candidate) && candidate.len() <= 2 * LONGEST
+        })
         .map(|candidate| (edits(text, candidate), *candidate))
-        .filter(|(edits, candidate)| *edits <= candidate.len().max(3) / 3)
+        .filter(|(edits, candidate)| *edits <= allowed(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }

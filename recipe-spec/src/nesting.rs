@@ -98,7 +98,8 @@ mod tests {
         assert_eq!(first_too_deep("a = '\n[[[", 2), Some(8));
         assert_eq!(first_too_deep("a = \"\\", 2), None);
         assert_eq!(first_too_deep("a = \"\\\n[[[", 2), Some(9));
-        assert_eq!(first_too_deep("a = \"\"\"b\"\"\"\"\" [[[", 2), Some(16));
+        assert_eq!(first_too_deep("a = \"\"\"b\"\"\"\" [[[", 2), Some(15));
+        assert_eq!(first_too_deep("a = '\\' [[[", 2), Some(10));
     }
 
     /// How deep tables and arrays lie within each other.

@@ -84,6 +84,9 @@ fn mismatches(manifest: &Manifest, source: &str, payload: &Payload, limits: &Lim
     let paths: Vec<&str> = payload.iter().map(|(path, _)| path.as_str()).collect();
     for reference in manifest.references() {
         named.insert(&reference.path);
+        if mistakes.len() >= limits.diagnostics {
+            continue;
+        }
         let path = reference.path.as_str();
         if path == ENVELOPE_FILE {
             let message = "the envelope is not part of the recipe";

@@ -117,11 +117,12 @@ fn files_and_manifest_must_belong_together() {
     let mut files = good();
     files[1].0 = "files/index.htm";
     files.push(("files/README.md", "", false));
+    files.push(("LICENSES/MIT", "", false));
     let error = recipe(&files).unwrap_err();
     assert_eq!(error.code(), Code::BadRecipe);
     assert_eq!(
         error.to_string(),
-        "recipe.toml:7:54: the recipe has no file `files/index.html` (and 2 more mistakes)"
+        "recipe.toml:7:54: the recipe has no file `files/index.html` (and 3 more mistakes)"
     );
     assert_eq!(
         error.report(false),
@@ -132,6 +133,9 @@ fn files_and_manifest_must_belong_together() {
   |                                                      ^^^^^^^^^^^^^^^^^^
   |
   = help: did you mean `files/index.htm`?
+error: nothing refers to the file `LICENSES/MIT`
+ |
+ = help: remove it, or name it in a step; only `README*` and `LICENSE*` need no step
 error: nothing refers to the file `files/README.md`
  |
  = help: remove it, or name it in a step; only `README*` and `LICENSE*` need no step

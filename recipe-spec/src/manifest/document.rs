@@ -142,7 +142,8 @@ impl<'t, 'i> Fields<'t, 'i> {
 
     /// Reports what was not asked for. Gives the places of the values that were found.
     pub(super) fn finish(self, mistakes: &mut Mistakes<'_>) -> Vec<(&'static str, Range<usize>)> {
-        for (key, _) in self.table.iter().filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref())) {
+        let unknown = self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref()));
+        for key in unknown.take(mistakes.limits.diagnostics) {
             let name = key.get_ref();
             let help = match nearest(name, &self.asked) {
                 Some(meant) => format!("did you mean `{meant}`?"),

@@ -307,6 +307,10 @@ fn each_mistake_has_its_message() {
             "[network]\nconnect = [{ host = \"0x7f.1\", port = 1, protocol = \"tcp\" }]",
             "`0x7f.1` is not a host",
         ),
+        (
+            "[network]\nconnect = [{ host = \"0:0::1\", port = 1, protocol = \"tcp\" }]",
+            "`0:0::1` is not a host",
+        ),
         ("[capabilities]\nsetuid = [\"bin/x\"]", "`bin/x` is not a path in the machine"),
         ("[capabilities]\nroot = true", "unknown key `root`"),
         ("[[secret]]\nname = \"x\"\npath = \"/etc/x\"", "a secret's path must be below `/run`"),
