@@ -104,6 +104,8 @@ codes! {
     MachineFailed = "MACHINE_FAILED", 3;
     /// The host has no room: disk, memory or processes.
     HostFull = "HOST_FULL", 3;
+    /// The host or the site's own folder failed in a way that says nothing of the recipe.
+    HostFailed = "HOST_FAILED", 3;
     /// The command was interrupted.
     Interrupted = "INTERRUPTED", 3;
 }
@@ -142,7 +144,7 @@ mod tests {
              1 VERSION_ROLLBACK\n1 BAD_RECIPE\n1 VERSION_REUSED\n1 SCAN_DENIED\n1 REVIEW_NEEDED\n\
              1 REVIEW_REJECTED\n1 INPUT_CHANGED\n1 APPLY_FAILED\n1 NOT_IDEMPOTENT\n1 CONTROL_LOST\n\
              1 TEST_FAILED\n1 BASE_MISMATCH\n1 LAYER_MISMATCH\n1 BEHAVIOUR\n3 REMOTE_UNAVAILABLE\n3 NO_QEMU\n\
-             3 MACHINE_FAILED\n3 HOST_FULL\n3 INTERRUPTED"
+             3 MACHINE_FAILED\n3 HOST_FULL\n3 HOST_FAILED\n3 INTERRUPTED"
         );
     }
 

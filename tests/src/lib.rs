@@ -1,1 +1,7 @@
-//! End-to-end tests.
+//! A world to try Countersign in: a VO with a CA and a git repository behind a real git daemon, a site, and
+//! the binary `countersign` between them. The end-to-end tests and the demo share it.
+
+pub mod command;
+pub mod git;
+pub mod site;
+pub mod vo;
