@@ -10,6 +10,9 @@ pub const MAX_ENTRIES: usize = 20_000;
 /// Longest content of one small file that is sent whole, in bytes.
 pub const MAX_SMALL_FILE: usize = 64 * 1024;
 
+/// Longest JSON of all facts together, in bytes; an agent that would have to send more answers `tooLarge`.
+pub const MAX_BYTES: usize = 32 * 1024 * 1024;
+
 /// All facts of one machine. Lists are sorted, so that equal machines have equal facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

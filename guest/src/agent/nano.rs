@@ -1,0 +1,166 @@
+//! Nano mode: the agent is `/init` of a machine without a disk.
+//!
+//! Process 1 only prepares the machine and reaps what is orphaned; the agent proper is its child, so that waiting for any
+//! child here never takes the end of a command away from who started it.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use guest::control::{self, Mode};
+use rustix::mount::{MountFlags, mount};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, WaitOptions};
+use rustix::system::finit_module;
+
+use super::failure::Fatal;
+use super::port::Port;
+use super::root::Root;
+use super::serve::{self, Machine, Place};
+use super::{kmsg, power};
+
+/// Modules to load, one path a line, in this order.
+const MODULES: &str = "/modules.list";
+/// How long the control port may take to appear.
+const PORT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Process 1: does not return while the machine lives.
+pub(crate) fn run_as_init() -> Result<(), Fatal> {
+    prepare();
+    match start_and_reap() {
+        Ok(()) => kmsg::say("the agent ended, turning the machine off"),
+        Err(error) => kmsg::say(&format!("cannot go on: {error}")),
+    }
+    power::at_once();
+    // Only reached if the machine cannot be turned off; an end of process 1 would be a panic of the kernel.
+    loop {
+        std::thread::park();
+    }
+}
+
+fn start_and_reap() -> Result<(), Fatal> {
+    let child = Command::new("/proc/self/exe").arg("serve-nano").env_clear().stdin(Stdio::null()).spawn()?;
+    let agent = Pid::from_child(&child);
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, _))) if pid == agent => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The agent proper.
+pub(crate) fn serve_nano() -> Result<(), Fatal> {
+    kmsg::open();
+    rustix::process::setsid()?;
+    fs::write("/proc/self/oom_score_adj", "-1000")?;
+    let mut control = Port::open(control::PORT, PORT_LIMIT)?;
+    let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
+    serve::hello(&mut control, Mode::Nano, serve::boot_id()?)?;
+    serve::serve_port(control, Machine::new(Root::open("/")?, Place::Guest(Mode::Nano), relay))
+}
+
+/// Mounts what the agent needs, loads the modules, brings the loopback interface up. What fails is said and passed over: the
+/// host sees from the hello, or its absence, whether enough is there.
+fn prepare() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounts = [
+        ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755"),
+        ("proc", "/proc", quiet, ""),
+        ("sysfs", "/sys", quiet, ""),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755"),
+        ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777"),
+    ];
+    let mut troubles = Vec::new();
+    for (kind, folder, flags, options) in mounts {
+        if let Err(error) = mount_on(kind, folder, flags, options) {
+            troubles.push(format!("cannot mount {folder}: {error}"));
+        }
+    }
+    kmsg::open();
+    for trouble in troubles {
+        kmsg::say(&trouble);
+    }
+    for module in fs::read_to_string(MODULES).unwrap_or_default().lines().filter(|line| !line.is_empty()) {
+        if let Err(error) = load(module) {
+            kmsg::say(&format!("cannot load {module}: {error}"));
+        }
+    }
+    if let Err(error) = loopback_up() {
+        kmsg::say(&format!("cannot bring lo up: {error}"));
+    }
+}
+
+fn mount_on(kind: &str, folder: &str, flags: MountFlags, options: &str) -> Result<(), Fatal> {
+    if !Path::new(folder).is_dir() {
+        fs::create_dir(folder)?;
+    }
+    Ok(mount(kind, folder, kind, flags, &*CString::new(options)?)?)
+}
+
+fn load(module: &str) -> Result<(), Fatal> {
+    match finit_module(File::open(module)?, c"", 0) {
+        // Built in, or loaded as another's dependency.
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets `IFF_UP` on interface 1 through rtnetlink(7), for which no ioctl is needed.
+fn loopback_up() -> Result<(), Fatal> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    rustix::net::send(&socket, &set_link_up(1), SendFlags::empty())?;
+    let mut answer = [0; 512];
+    let (count, _) = rustix::net::recv(&socket, &mut answer, rustix::net::RecvFlags::empty())?;
+    match answer.get(..count).and_then(acknowledged) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(std::io::Error::from_raw_os_error(-errno).into()),
+        None => Err("the kernel's answer is not understood".into()),
+    }
+}
+
+/// `nlmsghdr` and `ifinfomsg` (linux/netlink.h, linux/rtnetlink.h) of an `RTM_NEWLINK` that sets `IFF_UP`.
+fn set_link_up(interface: i32) -> [u8; 32] {
+    const RTM_NEWLINK: u16 = 16;
+    const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;
+    const IFF_UP: u32 = 1;
+    let mut message = [0; 32];
+    message[0..4].copy_from_slice(&32_u32.to_ne_bytes());
+    message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
+    message[6..8].copy_from_slice(&NLM_F_REQUEST_ACK.to_ne_bytes());
+    message[8..12].copy_from_slice(&1_u32.to_ne_bytes());
+    message[20..24].copy_from_slice(&interface.to_ne_bytes());
+    message[24..28].copy_from_slice(&IFF_UP.to_ne_bytes());
+    message[28..32].copy_from_slice(&IFF_UP.to_ne_bytes());
+    message
+}
+
+/// The error number of an `NLMSG_ERROR`, 0 for success.
+fn acknowledged(answer: &[u8]) -> Option<i32> {
+    const NLMSG_ERROR: u16 = 2;
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    let errno = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
+    (kind == NLMSG_ERROR).then_some(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_is_understood_and_nothing_else() {
+        let mut answer = [0; 36];
+        answer[4] = 2;
+        assert_eq!(acknowledged(&answer), Some(0));
+        answer[16..20].copy_from_slice(&(-1_i32).to_ne_bytes());
+        assert_eq!(acknowledged(&answer), Some(-1));
+        answer[4] = 3;
+        assert_eq!(acknowledged(&answer), None);
+        assert_eq!(acknowledged(&[]), None);
+    }
+}
