@@ -25,9 +25,8 @@ use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::{Time, Validity};
 
-use crate::certificate::{
-    CODE_SIGNING, COMMON_NAME, Certificate, CertificateError, ChainError, ORGANISATION,
-};
+use crate::certificate::{CODE_SIGNING, COMMON_NAME, Certificate, CertificateError, ORGANISATION};
+use crate::chain::ChainError;
 use crate::key::{ED25519, KeyError, PublicKey, SecretKey, fill_random};
 use crate::limits::MAX_NAME_CHARACTERS;
 

@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::{Certificate, CertificateError, Chain};
+use crate::certificate::{Certificate, CertificateError};
+use crate::chain::Chain;
 use crate::key::SIGNATURE_BYTES;
 use crate::limits::{MAX_ENVELOPE_BYTES, MAX_INTERMEDIATES, MAX_SIGNATURES};
 use crate::role::{Role, Signer};

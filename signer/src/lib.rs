@@ -15,6 +15,7 @@
 pub mod ca;
 pub mod certificate;
 mod certificate_crl;
+pub mod chain;
 pub mod dsse;
 pub mod key;
 pub mod limits;
@@ -22,8 +23,9 @@ pub mod role;
 pub mod signed_recipe;
 pub mod trust;
 
-pub use certificate::{Certificate, CertificateError, Chain, ChainError};
+pub use certificate::{Certificate, CertificateError};
 pub use certificate_crl::{CertificateCrl, CertificateCrlError};
+pub use chain::{Chain, ChainError};
 pub use dsse::{Envelope, EnvelopeError, PAYLOAD_TYPE, SignError};
 pub use key::{KeyError, Passphrase, PublicKey, SecretKey};
 pub use role::{Role, Signer, SignerError};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use recipe_spec::statement::{AUTHORIZATION_PREDICATE, BASE_PREDICATE, CRL_PREDICATE, RECIPE_PREDICATE};
 
-use crate::certificate::{Chain, ChainError};
+use crate::chain::{Chain, ChainError};
 use crate::key::SecretKey;
 
 /// SLSA's summary of a verification, which goes beside an authorization.

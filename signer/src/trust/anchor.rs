@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use recipe_spec::{Sha256Digest, VoName};
 
 use super::error::{TrustError, TrustSetupError};
-use crate::certificate::{Certificate, ChainError};
+use crate::certificate::Certificate;
 use crate::certificate_crl::CertificateCrl;
+use crate::chain::ChainError;
 use crate::role::Role;
 
 /// A CA with the CRLs of itself and of the CAs below it.

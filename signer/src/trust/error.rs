@@ -2,8 +2,8 @@
 
 use recipe_spec::{Code, RecipeName, Sha256Digest, Timestamp, VoName};
 
-use crate::certificate::ChainError;
 use crate::certificate_crl::CertificateCrlError;
+use crate::chain::ChainError;
 use crate::dsse::EnvelopeError;
 use crate::role::Role;
 

@@ -11,8 +11,9 @@ use x509_cert::ext::pkix::CrlReason;
 
 use super::anchor::Authority;
 use super::error::TrustError;
-use crate::certificate::{Certificate, Chain};
+use crate::certificate::Certificate;
 use crate::certificate_crl::CertificateCrl;
+use crate::chain::Chain;
 use crate::key::PublicKey;
 
 /// When something is judged: certificates as they were at one moment, revocation always as it is now.
