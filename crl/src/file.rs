@@ -80,6 +80,28 @@ pub(crate) fn rename(folder: &Path, from: &Path, name: &str) -> Result<(), CrlEr
     sync_folder(folder)
 }
 
+/// Makes a folder that does not exist, and makes its name last: a memory that a crash loses remembers nothing.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), CrlError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+        create(folder)?;
+        return sync_folder(above);
+    }
+    create(folder)?;
+    sync_folder(Path::new("."))
+}
+
+fn create(folder: &Path) -> Result<(), CrlError> {
+    match std::fs::create_dir(folder) {
+        // Another process was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        created => created.map_err(failed("make", folder)),
+    }
+}
+
 /// Flushes a folder's entries.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), CrlError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flush", folder))

@@ -72,7 +72,7 @@ pub fn store(folder: &Path, header: &[u8], body: &[u8]) -> Result<(), CrlError> 
     let (parsed, next) = parse_untrusted(header)?;
     check_body(&parsed, Cow::Borrowed(body))?;
 
-    std::fs::create_dir_all(folder).map_err(file::failed("make", folder))?;
+    file::make_folder(folder)?;
     let handle = File::open(folder).map_err(file::failed("open", folder))?;
     let _lock = file::lock(handle, folder)?;
     finish_interrupted(folder)?;

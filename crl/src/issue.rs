@@ -141,3 +141,34 @@ fn extended_body(
     let body = Body::from_entries(entries);
     if body.len() > MAX_ENTRIES { Err(IssueError::TooMany(body.len())) } else { Ok(body) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use recipe_spec::digest::Sha256Digest;
+
+    /// The signed bytes of a list, to the byte: what `docs/formats.md` shows.
+    #[test]
+    fn the_statement_of_a_second_list() {
+        let selector: Selector = "version:atlas/web@1.4.0".parse().unwrap();
+        let date = Timestamp::from_unix(1_795_395_723);
+        let body = extended_body(None, &[(selector, Reason::KeyCompromise, date)], date).unwrap();
+        let header = Header {
+            issuer: "example-site".parse().unwrap(),
+            scope: Scope::Site,
+            epoch: 1,
+            number: 2,
+            this_update: date,
+            next_update: date.plus_seconds(7 * 24 * 3600),
+            base: None,
+            previous: Some(Sha256Digest::of(b"the first list's statement").into()),
+            entries: 1,
+            body_length: 48,
+            body: body.digest().into(),
+        };
+        let statement = Statement::new(vec![Subject::new(BODY_NAME, body.digest())], CRL_PREDICATE, header);
+        assert_eq!(hex::encode(body.as_bytes()), include_str!("../vectors/body.hex").trim_end());
+        let expected = include_str!("../vectors/statement.json").trim_end();
+        assert_eq!(String::from_utf8(statement.to_bytes().unwrap()).unwrap(), expected);
+    }
+}

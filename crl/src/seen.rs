@@ -39,7 +39,7 @@ impl Seen {
     /// (`CRL_INVALID`).
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, CrlError> {
         let folder = folder.into();
-        std::fs::create_dir_all(&folder).map_err(file::failed("make", &folder))?;
+        file::make_folder(&folder)?;
         let seen = Self { folder };
         seen.mark()?;
         Ok(seen)

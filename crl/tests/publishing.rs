@@ -78,6 +78,12 @@ fn asking_about_everything_at_once_tells_all_that_is_revoked() {
     let clear = list.check_all(&[recipe(1), recipe(2)]).unwrap();
     assert_eq!((clear.number, clear.header, clear.checked), (1, list.header_sha256(), 2));
 
+    for one in [&version, &key] {
+        let asked = [recipe(1), one.clone()];
+        let revoked = list.check_all(&asked).unwrap_err();
+        assert_eq!(revoked.revocations.len(), 1);
+        assert_eq!(&revoked.revocations[0].selector, one);
+    }
     let revoked = list.check_all(&[recipe(1), version.clone(), key.clone(), recipe(2)]).unwrap_err();
     assert_eq!(revoked.code(), Code::Revoked);
     let told: Vec<_> =
