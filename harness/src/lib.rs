@@ -1,1 +1,53 @@
-//! Machines.
+//! QEMU through `std::process`: machines that are confined from their first instruction, spoken to over
+//! a bounded wire, and gone when the process that made them is gone.
+//!
+//! ```text
+//! MachineSpec ─digests checked→ descriptors ─arguments→ prlimit → setpriv → qemu ─hello→ Machine
+//! ```
+//!
+//! QEMU is assumed to be escaped one day. It runs as a user of its own, sees no folder of ours, and
+//! every file it works on reaches it as an open descriptor, read-only where it must not write. What a
+//! guest says is bounded in size and time, and a breach of protocol ends the machine.
+
+pub mod accelerator;
+mod address;
+pub mod arguments;
+pub mod artifact;
+pub mod confinement;
+mod console;
+mod descriptors;
+pub mod download;
+mod error;
+pub mod initramfs;
+pub mod machine;
+pub mod origin;
+mod overlay;
+mod port;
+mod process;
+mod proxy;
+pub mod qemu;
+mod qmp;
+pub mod relay;
+mod request;
+pub mod spec;
+mod wire;
+
+pub use accelerator::{Accelerator, Probe};
+pub use artifact::Pinned;
+pub use confinement::{Confinement, SameUser, UserRange};
+pub use download::{DownloadLimits, fetch_download};
+pub use error::HarnessError;
+pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Mode, StepOutcome};
+pub use guest::facts::Facts;
+pub use machine::{Machine, Sealed, SystemState};
+pub use origin::{Origin, Prefix, RelayPolicy};
+pub use qemu::Qemu;
+pub use relay::{RelayEvent, RelayLimits};
+pub use spec::{
+    DISK_COMMAND_LINE, DiskSpec, Forward, Initrd, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network,
+    RelaySpec,
+};
+pub use wire::Output;
+
+/// The static agent, as the build made it: an ELF program for x86-64.
+pub const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/countersign-agent"));

@@ -1,0 +1,293 @@
+//! QEMU's argument list: a pure function of what was decided, one small function for each group of flags.
+
+use serde_json::json;
+
+pub use crate::descriptors::{FdSet, Inherited};
+use crate::spec::{Forward, Network};
+
+/// The machine type. Of the two that every QEMU has, this one boots faster here: fewer devices to look for.
+pub const MACHINE_TYPE: &str = "pc";
+/// Size of the cache of translated code, in MiB.
+const TRANSLATION_CACHE_MIB: u32 = 256;
+
+/// Everything the arguments say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Name of the machine.
+    pub name: String,
+    /// How its processor is made.
+    pub processor: Processor,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// The kernel, as sealed memory.
+    pub kernel: Inherited,
+    /// The initramfs, as sealed memory.
+    pub initrd: Inherited,
+    /// Kernel command line.
+    pub command_line: String,
+    /// The disk, if there is one.
+    pub disk: Option<Disk>,
+    /// The network card.
+    pub network: Network,
+    /// Socket of QEMU's monitor (QMP).
+    pub monitor: Inherited,
+    /// Socket of the serial console.
+    pub console: Inherited,
+    /// Socket of the control port.
+    pub control: Inherited,
+    /// Socket of the relay port, if there is one.
+    pub relay: Option<Inherited>,
+}
+
+/// How the processor of a machine is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// By the host's processor; the set holds `/dev/kvm`, which QEMU's user may not open itself.
+    Kvm(FdSet),
+    /// By software.
+    Tcg,
+}
+
+/// The chain of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Read-only images, bottom up: base and layers.
+    pub sealed: Vec<FdSet>,
+    /// Writable overlays, bottom up: node name and file. The machine starts on the first.
+    pub overlays: Vec<(String, FdSet)>,
+}
+
+/// The argument list, without the program itself.
+#[must_use]
+pub fn arguments(launch: &Launch) -> Vec<String> {
+    [
+        identity(launch),
+        isolation(),
+        processor(launch),
+        kernel(launch),
+        monitor(launch),
+        ports(launch),
+        randomness(),
+        launch.disk.as_ref().map(disk).unwrap_or_default(),
+        network(&launch.network),
+    ]
+    .concat()
+}
+
+fn identity(launch: &Launch) -> Vec<String> {
+    strings(["-name", &format!("guest={}", launch.name)])
+}
+
+/// Nothing that was not asked for, and no way out of the process: no new programs, no other user, no old calls.
+fn isolation() -> Vec<String> {
+    strings([
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ])
+}
+
+fn processor(launch: &Launch) -> Vec<String> {
+    let memory = format!("size={}M", launch.memory_mib);
+    let (accelerator, model, sets) = match &launch.processor {
+        Processor::Kvm(device) => {
+            (format!("kvm,device=/dev/fdset/{}", device.number), "host", add_fds([device]))
+        }
+        Processor::Tcg => {
+            (format!("tcg,thread=single,tb-size={TRANSLATION_CACHE_MIB}"), "qemu64", Vec::new())
+        }
+    };
+    let mut out = sets;
+    // One core: under software emulation more of them only made the boot slower.
+    out.extend(strings([
+        "-machine",
+        &format!("{MACHINE_TYPE},usb=off,vmport=off,hpet=off"),
+        "-accel",
+        &accelerator,
+        "-cpu",
+        model,
+        "-smp",
+        "1",
+        "-m",
+        &memory,
+    ]));
+    out
+}
+
+fn kernel(launch: &Launch) -> Vec<String> {
+    strings([
+        "-kernel",
+        &launch.kernel.path(),
+        "-initrd",
+        &launch.initrd.path(),
+        "-append",
+        &launch.command_line,
+    ])
+}
+
+fn monitor(launch: &Launch) -> Vec<String> {
+    strings([
+        "-chardev",
+        &format!("socket,id=monitor,fd={}", launch.monitor),
+        "-mon",
+        "chardev=monitor,mode=control",
+        "-chardev",
+        &format!("socket,id=console,fd={}", launch.console),
+        "-device",
+        "isa-serial,chardev=console",
+    ])
+}
+
+/// The virtio-serial ports: each has a name that the agent looks for.
+fn ports(launch: &Launch) -> Vec<String> {
+    let mut out = strings(["-device", "virtio-serial-pci,id=ports"]);
+    let control = Some(("control", guest::control::PORT, launch.control));
+    let relay = launch.relay.map(|relay| ("relay", guest::relay::PORT, relay));
+    for (id, name, descriptor) in control.into_iter().chain(relay) {
+        out.extend(strings([
+            "-chardev",
+            &format!("socket,id={id},fd={descriptor}"),
+            "-device",
+            &format!("virtserialport,bus=ports.0,chardev={id},name={name}"),
+        ]));
+    }
+    out
+}
+
+fn randomness() -> Vec<String> {
+    strings(["-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random"])
+}
+
+/// Each image is a node of its own with its backing node named, so that no header decides what is opened.
+fn disk(disk: &Disk) -> Vec<String> {
+    let mut out = add_fds(disk.sealed.iter().chain(disk.overlays.iter().map(|(_, set)| set)));
+    let mut backing: Option<String> = None;
+    for (height, set) in disk.sealed.iter().enumerate() {
+        let node = format!("sealed{height}");
+        // Without locks: they would let one escaped QEMU keep all others from the base.
+        let file =
+            json!({"driver": "file", "filename": format!("/dev/fdset/{}", set.number), "locking": "off"});
+        let image = json!({"driver": "qcow2", "node-name": node, "read-only": true, "file": file, "backing": backing});
+        out.extend(strings(["-blockdev", &image.to_string()]));
+        backing = Some(node);
+    }
+    for (node, set) in &disk.overlays {
+        // Without flushes: a machine that did not end in order is thrown away, one that did is flushed by the host.
+        let file = json!({
+            "driver": "file", "filename": format!("/dev/fdset/{}", set.number), "cache": {"no-flush": true},
+        });
+        // The second overlay has no backing node until the snapshot puts it on top of the first.
+        let image = json!({"driver": "qcow2", "node-name": node, "file": file, "backing": backing.take()});
+        out.extend(strings(["-blockdev", &image.to_string()]));
+    }
+    if let Some((node, _)) = disk.overlays.first() {
+        out.extend(strings(["-device", &format!("virtio-blk-pci,id=disk,drive={node}")]));
+    }
+    out
+}
+
+fn network(network: &Network) -> Vec<String> {
+    match network {
+        Network::None => strings(["-nic", "none"]),
+        Network::Restricted { forwards } => {
+            let mut user = "user,id=network,restrict=on".to_owned();
+            for Forward { host, guest } in forwards {
+                user.push_str(&format!(",hostfwd=tcp:{}:{}-:{guest}", host.ip(), host.port()));
+            }
+            strings(["-netdev", &user, "-device", "virtio-net-pci,netdev=network,romfile="])
+        }
+    }
+}
+
+fn add_fds<'a>(sets: impl IntoIterator<Item = &'a FdSet>) -> Vec<String> {
+    sets.into_iter()
+        .flat_map(|set| set.members.iter().map(move |member| format!("fd={member},set={}", set.number)))
+        .flat_map(|argument| ["-add-fd".to_owned(), argument])
+        .collect()
+}
+
+fn strings<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nano() -> Launch {
+        Launch {
+            name: "nano".into(),
+            processor: Processor::Tcg,
+            memory_mib: 256,
+            kernel: Inherited(10),
+            initrd: Inherited(11),
+            command_line: "rdinit=/init console=ttyS0".into(),
+            disk: None,
+            network: Network::None,
+            monitor: Inherited(12),
+            console: Inherited(13),
+            control: Inherited(14),
+            relay: None,
+        }
+    }
+
+    fn set(number: u32, members: &[i32]) -> FdSet {
+        FdSet { number, members: members.iter().copied().map(Inherited).collect() }
+    }
+
+    fn assert_golden(launch: &Launch, golden: &str) {
+        let lines = arguments(launch).join("\n");
+        assert_eq!(lines.trim(), golden.trim(), "\n{lines}");
+    }
+
+    #[test]
+    fn a_nano_guest() {
+        assert_golden(&nano(), include_str!("../tests/golden/nano.txt"));
+    }
+
+    #[test]
+    fn a_building_machine_with_layers_relay_and_two_overlays() {
+        let launch = Launch {
+            relay: Some(Inherited(15)),
+            disk: Some(Disk {
+                sealed: vec![set(1, &[16]), set(2, &[17])],
+                overlays: vec![
+                    ("overlay-vo".into(), set(3, &[18, 19])),
+                    ("overlay-site".into(), set(4, &[20, 21])),
+                ],
+            }),
+            ..nano()
+        };
+        assert_golden(&launch, include_str!("../tests/golden/build.txt"));
+    }
+
+    #[test]
+    fn an_instance_with_forwards_under_kvm() {
+        let forwards = vec![
+            Forward { host: "127.0.0.1:8080".parse().unwrap(), guest: 80 },
+            Forward { host: "192.0.2.7:443".parse().unwrap(), guest: 443 },
+        ];
+        let launch = Launch {
+            processor: Processor::Kvm(set(1, &[15])),
+            network: Network::Restricted { forwards },
+            ..nano()
+        };
+        assert_golden(&launch, include_str!("../tests/golden/instance.txt"));
+    }
+
+    #[test]
+    fn every_machine_is_sandboxed_and_has_no_way_to_an_open_network() {
+        for network in [Network::None, Network::Restricted { forwards: Vec::new() }] {
+            let all = arguments(&Launch { network, ..nano() }).join(" ");
+            assert!(all.contains(
+                "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+            ));
+            assert!(all.contains("-nodefaults") && all.contains("-no-user-config"));
+            assert!(all.contains("-nic none") || all.contains("restrict=on"));
+        }
+    }
+}

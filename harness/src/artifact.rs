@@ -1,0 +1,239 @@
+//! Files that a machine starts from, pinned by digest.
+//!
+//! What is hashed is what QEMU opens: disks are hashed through the very descriptor that is passed on, kernel
+//! and initramfs are copied into sealed memory. A file that QEMU's user could write is not taken at all.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use recipe_spec::digest::Sha256Digest;
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+
+use crate::error::HarnessError;
+
+/// A file, and the digest that it must have at the moment it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes.
+    pub sha256: Sha256Digest,
+}
+
+impl Pinned {
+    /// A file and the digest it must have.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, sha256: Sha256Digest) -> Self {
+        Self { path: path.into(), sha256 }
+    }
+}
+
+/// Whose file it is; decides the code of the refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Base,
+    Layer,
+}
+
+/// Largest kernel or initramfs that is read into memory, in bytes.
+const MAX_BOOT_FILE: u64 = 512 << 20;
+
+/// Opens a disk read-only, checks it through this descriptor, and gives the descriptor.
+pub(crate) fn open_disk(pinned: &Pinned, part: Part) -> Result<File, HarnessError> {
+    let mut file = open(&pinned.path, part)?;
+    let actual = digest(&mut file).map_err(|source| HarnessError::system("read", &pinned.path, source))?;
+    compare(pinned, part, actual)?;
+    Ok(file)
+}
+
+/// Reads a kernel or initramfs whole and checks the bytes read.
+pub(crate) fn read_boot_file(pinned: &Pinned) -> Result<Vec<u8>, HarnessError> {
+    let file = open(&pinned.path, Part::Base)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BOOT_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| HarnessError::system("read", &pinned.path, source))?;
+    if bytes.len() as u64 > MAX_BOOT_FILE {
+        let reason = format!("it is longer than {MAX_BOOT_FILE} bytes");
+        return Err(HarnessError::Unusable { path: pinned.path.clone(), layer: false, reason });
+    }
+    compare(pinned, Part::Base, Sha256Digest::of(&bytes))?;
+    Ok(bytes)
+}
+
+/// Memory that nobody can change any more, to be opened by QEMU as `/proc/self/fd/N`.
+pub(crate) fn sealed_memory(name: &str, parts: &[&[u8]]) -> Result<OwnedFd, HarnessError> {
+    let seal = || -> std::io::Result<OwnedFd> {
+        let mut file =
+            File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        for part in parts {
+            file.write_all(part)?;
+        }
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
+        Ok(file.into())
+    };
+    seal().map_err(|source| HarnessError::process("keep a boot file in sealed memory", source))
+}
+
+fn open(path: &Path, part: Part) -> Result<File, HarnessError> {
+    // NONBLOCK: opening a FIFO that somebody put there must not hang; it is refused below.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags as i32)
+        .open(path)
+        .map_err(|source| HarnessError::system("open", path, source))?;
+    let about = file.metadata().map_err(|source| HarnessError::system("look at", path, source))?;
+    let unusable =
+        |reason: String| HarnessError::Unusable { path: path.to_owned(), layer: part == Part::Layer, reason };
+    if !about.is_file() {
+        return Err(unusable("it is not a regular file".into()));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    if about.uid() != us && about.uid() != 0 {
+        return Err(unusable(format!("it belongs to user {}, neither root nor us", about.uid())));
+    }
+    if about.mode() & 0o022 != 0 {
+        return Err(unusable(format!("others may write to it (mode {:04o})", about.mode() & 0o7777)));
+    }
+    Ok(file)
+}
+
+fn compare(pinned: &Pinned, part: Part, actual: Sha256Digest) -> Result<(), HarnessError> {
+    if actual == pinned.sha256 {
+        return Ok(());
+    }
+    let (path, expected) = (pinned.path.clone(), pinned.sha256);
+    Err(match part {
+        Part::Base => HarnessError::BaseMismatch { path, expected, actual },
+        Part::Layer => HarnessError::LayerMismatch { path, expected, actual },
+    })
+}
+
+/// What tells one state of a file from another. Only root can turn `ctime` back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct State {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+}
+
+impl State {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let about = file.metadata()?;
+        Ok(Self {
+            device: about.dev(),
+            inode: about.ino(),
+            size: about.size(),
+            mtime: (about.mtime(), about.mtime_nsec()),
+            ctime: (about.ctime(), about.ctime_nsec()),
+        })
+    }
+
+    /// Whether a later write would surely give another ctime: the clock behind it ticks coarsely, so a file
+    /// changed just now could change again within the same tick.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_secs(u64::try_from(self.ctime.0).unwrap_or(u64::MAX));
+        now.checked_sub(changed).is_some_and(|age| age > SETTLED)
+    }
+}
+
+const SETTLED: Duration = Duration::from_secs(2);
+/// Digests remembered at most; the rest is computed again.
+const MAX_REMEMBERED: usize = 1024;
+
+static REMEMBERED: LazyLock<Mutex<HashMap<State, Sha256Digest>>> = LazyLock::new(Mutex::default);
+
+/// The digest of an open file, from memory if this very state of it was hashed before by this process.
+fn digest(file: &mut File) -> std::io::Result<Sha256Digest> {
+    let state = State::of(file)?;
+    if let Some(known) = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner).get(&state) {
+        return Ok(*known);
+    }
+    let (digest, _) = Sha256Digest::of_reader(file)?;
+    file.rewind()?;
+    if state.is_settled() && State::of(file)? == state {
+        let mut remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < MAX_REMEMBERED {
+            remembered.insert(state, digest);
+        }
+    }
+    Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn file(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_changed_byte_is_a_mismatch_with_the_right_code() {
+        let (_dir, path) = file(b"disk");
+        let right = Pinned::new(&path, Sha256Digest::of(b"disk"));
+        open_disk(&right, Part::Base).unwrap();
+        std::fs::write(&path, b"disc").unwrap();
+        assert!(matches!(open_disk(&right, Part::Base), Err(HarnessError::BaseMismatch { .. })));
+        assert!(matches!(open_disk(&right, Part::Layer), Err(HarnessError::LayerMismatch { .. })));
+        assert!(matches!(read_boot_file(&right), Err(HarnessError::BaseMismatch { .. })));
+    }
+
+    #[test]
+    fn the_descriptor_passed_on_starts_at_the_beginning() {
+        let (_dir, path) = file(b"disk");
+        let mut text = String::new();
+        open_disk(&Pinned::new(&path, Sha256Digest::of(b"disk")), Part::Base)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "disk");
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        let (_dir, path) = file(b"disk");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let refused = open_disk(&Pinned::new(&path, Sha256Digest::of(b"disk")), Part::Layer);
+        assert!(matches!(refused, Err(HarnessError::Unusable { layer: true, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_link_and_a_fifo_are_refused_without_waiting() {
+        let (dir, path) = file(b"disk");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open_disk(&Pinned::new(&link, Sha256Digest::of(b"disk")), Part::Base).is_err());
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+        assert!(open_disk(&Pinned::new(&fifo, Sha256Digest::of(b"disk")), Part::Base).is_err());
+    }
+
+    #[test]
+    fn sealed_memory_cannot_be_written() {
+        let memory = sealed_memory("test", &[b"ab", b"c"]).unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        let mut again = File::options().write(true).open(&path).unwrap();
+        assert!(again.write_all(b"x").is_err());
+    }
+}
