@@ -1,1 +1,114 @@
-//! Risky directives in recipes.
+//! Risky directives in recipes: found by reading, never by running anything.
+//!
+//! The one idea: whatever a recipe is written in, what it will do becomes a list of *actions* (run this command with
+//! these words, write this file, fetch that, make this user), and rules look at actions. So `sudo sh -c 'curl x | sh'`,
+//! the same in a here-document that is run later, and the same in base64 piped to a shell are one finding.
+//!
+//! The text is hostile. Readers bound their depth, time and output (see [`limits`]); what they cannot read as the
+//! machine would is a finding itself, so that nothing is allowed because it was not understood.
+
+mod action;
+mod content;
+mod finding;
+pub mod limits;
+mod manifest;
+mod report;
+mod rules;
+mod shell;
+mod source;
+
+pub use finding::{Decision, FileReport, Finding, Report, RuleInfo, Severity};
+
+use std::sync::LazyLock;
+
+use action::{Kind, Limit, Origin, Run, Word, WriteFile};
+use content::FileKind;
+use source::{Place, Source};
+
+static RULES: LazyLock<Vec<RuleInfo>> = LazyLock::new(rules::all);
+
+/// Every rule, in the order of the families. One rule's code is never given to another.
+pub fn rules() -> &'static [RuleInfo] {
+    &RULES
+}
+
+/// Scans a recipe: the manifest's steps, `unless` conditions and tests, and every file of the payload by what the
+/// manifest makes of it.
+pub fn scan_recipe(recipe: &recipe_spec::Recipe) -> Report {
+    Report::new(manifest::scan(recipe))
+}
+
+/// Scans one file by itself, as `countersign scan FILE` does: a shell script, a manifest, or a configuration file
+/// known by its name. `path` is only named, never opened. Other files are searched for secrets only.
+pub fn scan_file(path: &str, bytes: &[u8]) -> FileReport {
+    if path.rsplit('/').next() == Some(recipe_spec::MANIFEST_FILE)
+        && let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(manifest) = recipe_spec::Manifest::parse(text)
+    {
+        return manifest::scan_alone(path, bytes, &manifest);
+    }
+    let role = match content::kind(path, &source::readable(&bytes[..bytes.len().min(limits::SNIFFED)])) {
+        _ if is_script_name(path) => Role::Script,
+        FileKind::Shell => Role::Script,
+        FileKind::Other => Role::Data,
+        _ => Role::Installed { path, follows: Origin::Script },
+    };
+    scan_as(path, bytes, role)
+}
+
+fn is_script_name(path: &str) -> bool {
+    [".sh", ".bash", ".dash", ".ksh", ".zsh", ".bashrc", ".profile"].iter().any(|end| path.ends_with(end))
+}
+
+/// What becomes of a file.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// A shell reads it.
+    Script,
+    /// It goes to this path of the machine.
+    Installed { path: &'a str, follows: Origin },
+    /// Nothing is known about it.
+    Data,
+}
+
+fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
+    let source = Source::new(&bytes[..bytes.len().min(limits::FILE_BYTES)]);
+    let text = source.text();
+    let mut evaluator = shell::Evaluator::new(Origin::Script);
+    let first = text.lines().next().unwrap_or_default();
+    let runs = matches!(role, Role::Script)
+        || first.starts_with("#!")
+        || matches!(role, Role::Installed { path, .. } if content::kind(path, "") != FileKind::Other);
+    if runs && bytes.len() > limits::FILE_BYTES {
+        evaluator.add(Kind::Limit(Limit::Size { bytes: bytes.len() }), 0..first.len());
+    } else if runs && bytes.contains(&0) {
+        evaluator.add(Kind::Limit(Limit::Nul), 0..first.len());
+    }
+    evaluator.add(Kind::Text { text: text.to_owned() }, 0..text.len());
+    if bytes.len() <= limits::FILE_BYTES {
+        let interpreter = content::interpreter(first).filter(|program| shell::is_interpreter(program));
+        match (interpreter, role) {
+            (Some(program), _) => {
+                let words = [program.as_str(), "-c", text].map(|word| Word::literal_at(word, 0..first.len()));
+                let run = Run { argv: words.into(), input: None, redirects: Vec::new(), repeated: false };
+                evaluator.add(Kind::Run(run), 0..first.len());
+            }
+            (None, Role::Script) => evaluator.script(text, Place::Exact(0)),
+            (None, Role::Installed { path, follows: Origin::Declared }) => {
+                evaluator.follow_file(path, text, &Place::Exact(0));
+            }
+            (None, Role::Installed { path, follows: Origin::Script }) => {
+                let write = WriteFile {
+                    path: Word::literal_at(path, 0..0),
+                    content: Some(text.to_owned()),
+                    provenance: action::Provenance::default(),
+                    mode: None,
+                    append: true,
+                };
+                evaluator.file(write, Place::Exact(0), 0..first.len());
+            }
+            (None, Role::Data) => {}
+        }
+    }
+    FileReport { path: path.to_owned(), findings: rules::check(path, &source, &evaluator.finish(), &[]) }
+}

@@ -1,0 +1,667 @@
+//! What well-known programs do to the machine: files written, modes set, users made, things fetched.
+
+use std::ops::Range;
+
+use super::decode;
+use super::evaluate::Evaluator;
+use super::flow::Flow;
+use crate::action::{
+    Fetch, HOLE, Kind, ModeChange, Provenance, Removal, Run, ServiceChange, UserChange, Word, WriteFile,
+    flag_in,
+};
+
+impl Evaluator {
+    /// Tells the effects of a program and gives what it prints.
+    pub(super) fn effect(&mut self, run: &Run, input: Option<Flow>, span: &Range<usize>) -> Flow {
+        let program = run.program().to_owned();
+        match program.as_str() {
+            "tee" | "sponge" => self.tee(run, input, span),
+            "cp" | "mv" | "install" | "ln" | "rsync" | "scp" => self.copy(run, &program, span),
+            "dd" => self.dd(run, input, span),
+            "sed" | "perl" if run.flag('i', "--in-place") => self.edit(run, span),
+            "rm" | "unlink" | "shred" | "truncate" | "srm" | "wipe" => self.remove(run, &program, span),
+            "chmod" => self.chmod(run, span),
+            "chown" | "chgrp" => self.chown(run, span),
+            "useradd" | "adduser" | "usermod" | "gpasswd" => self.user(run, &program, span),
+            "chpasswd" => self.chpasswd(input, span),
+            "systemctl" | "service" | "update-rc.d" | "chkconfig" | "rc-update" | "rc-service"
+            | "killall" | "pkill" | "initctl" => self.service(run, &program, span),
+            "curl" | "wget" | "fetch" | "aria2c" | "http" | "https" => self.fetch(run, &program, span),
+            "crontab" => self.crontab(run, input, span),
+            "apt" | "apt-get" | "aptitude" | "yum" | "dnf" | "zypper" | "apk" | "pip" | "pip3" | "pacman"
+            | "rpm" | "dpkg" | "npm" | "microdnf" => {
+                let options = run.arguments().to_vec();
+                self.add(Kind::Package { options, program }, span.clone());
+                Flow::unknown()
+            }
+            "insmod" | "modprobe" => Flow::empty(),
+            _ => self.filter(run, &program, input),
+        }
+    }
+
+    /// Programs that read files or their input and print.
+    fn filter(&mut self, run: &Run, program: &str, input: Option<Flow>) -> Flow {
+        const READERS: &[&str] = &[
+            "cat",
+            "tac",
+            "head",
+            "tail",
+            "less",
+            "more",
+            "grep",
+            "egrep",
+            "fgrep",
+            "zgrep",
+            "sed",
+            "awk",
+            "gawk",
+            "cut",
+            "sort",
+            "strings",
+            "base64",
+            "base32",
+            "xxd",
+            "od",
+            "hexdump",
+            "tr",
+            "rev",
+            "gzip",
+            "gunzip",
+            "zcat",
+            "bzip2",
+            "xz",
+            "openssl",
+            "gpg",
+            "tar",
+            "zip",
+            "7z",
+            "nl",
+            "uniq",
+            "wc",
+            "paste",
+            "diff",
+            "jq",
+            "unshadow",
+            "john",
+            "hashcat",
+            "ssh-keygen2",
+            "nc",
+            "ncat",
+            "dd",
+            "getent",
+            "split",
+        ];
+        if !READERS.contains(&program) {
+            return match program {
+                "getent" => Flow::unknown(),
+                _ => Flow::unknown().with(argument_provenance(run)),
+            };
+        }
+        let mut flow = Flow::empty();
+        let mut files = 0;
+        let skip = usize::from(matches!(
+            program,
+            "grep" | "egrep" | "fgrep" | "zgrep" | "sed" | "awk" | "gawk" | "tr" | "jq"
+        ));
+        let operands: Vec<Word> = run.operands().skip(skip).cloned().collect();
+        for path in &operands {
+            if path.text.contains('/') || path.text.starts_with('~') || program == "cat" {
+                files += 1;
+                let read = self.read_file(path, program);
+                flow.append(read);
+            }
+        }
+        if files == 0 {
+            flow = input.unwrap_or_else(Flow::unknown);
+        }
+        flow = flow.with(argument_provenance(run));
+        if program == "getent" && run.has("shadow") {
+            let path = Word::literal_at("/etc/shadow", run.argv[0].span.clone());
+            flow = flow.with(self.read_file(&path, "getent").provenance);
+        }
+        let decodes = Provenance { decoded: true, ..Provenance::default() };
+        let turns = Provenance { scrambled: true, ..Provenance::default() };
+        let text = flow.text.clone();
+        match program {
+            "cat" => flow,
+            "base64" if run.flag('d', "--decode") || run.flag('D', "") => {
+                Flow { text: text.and_then(|text| decode::base64(&text)), place: None, ..flow }.with(decodes)
+            }
+            "base32" if run.flag('d', "--decode") => Flow { text: None, place: None, ..flow }.with(decodes),
+            "xxd" if run.flag('r', "--revert") || run.has("-r") => {
+                let plain = run.flag('p', "--plain") || run.has("-ps");
+                let text = text.filter(|_| plain).and_then(|text| decode::hex(&text));
+                Flow { text, place: None, ..flow }.with(decodes)
+            }
+            "openssl"
+                if run.flag('d', "") && (run.has("enc") || run.has("base64") || run.has("aes-256-cbc")) =>
+            {
+                let plain = run.has("base64") || run.has("-base64");
+                let text = text.filter(|_| plain).and_then(|text| decode::base64(&text));
+                Flow { text, place: None, ..flow }.with(decodes)
+            }
+            "gzip" | "bzip2" | "xz" if run.flag('d', "--decompress") => {
+                Flow { text: None, place: None, ..flow }.with(decodes)
+            }
+            "gunzip" | "zcat" => Flow { text: None, place: None, ..flow }.with(decodes),
+            "rev" => {
+                let text = text.map(|text| {
+                    text.lines().map(|line| line.chars().rev().chain(['\n']).collect::<String>()).collect()
+                });
+                Flow { text, place: None, ..flow }.with(turns)
+            }
+            "tr" => {
+                let sets: Vec<Word> = run.operands().cloned().collect();
+                let deletes = run.flag('d', "--delete");
+                let text = match (&text, sets.as_slice()) {
+                    (Some(text), [set]) if deletes => {
+                        Some(text.chars().filter(|c| !set.text.contains(*c)).collect())
+                    }
+                    (Some(text), [from, to]) => translate(text, &from.text, &to.text),
+                    _ => None,
+                };
+                // Only letters for letters hide anything.
+                let hides = !deletes
+                    && sets.iter().all(|set| set.text.chars().filter(char::is_ascii_alphabetic).count() > 3)
+                    && !sets.iter().any(|set| set.text.contains("[:"))
+                    && !(sets.iter().any(|set| set.is("a-z")) && sets.iter().any(|set| set.is("A-Z")));
+                let flow = Flow { text, place: None, ..flow };
+                if hides { flow.with(turns) } else { flow }
+            }
+            "head" | "tail" | "sort" | "uniq" | "tac" => Flow { place: None, ..flow },
+            _ => Flow { text: None, place: None, ..flow },
+        }
+    }
+
+    fn tee(&mut self, run: &Run, input: Option<Flow>, span: &Range<usize>) -> Flow {
+        let flow = input.unwrap_or_else(Flow::unknown);
+        let append = run.flag('a', "--append");
+        for path in run.operands().cloned().collect::<Vec<_>>() {
+            if path.text.starts_with("/dev/null") || path.text.starts_with("/dev/std") {
+                continue;
+            }
+            let write = WriteFile {
+                path,
+                content: flow.text.clone(),
+                provenance: flow.provenance,
+                mode: None,
+                append,
+            };
+            self.write_file(write, flow.place.clone(), span.clone());
+        }
+        flow
+    }
+
+    fn copy(&mut self, run: &Run, program: &str, span: &Range<usize>) -> Flow {
+        if program == "install" && run.flag('d', "--directory")
+            || matches!(program, "rsync" | "scp") && run.operands().any(|word| word.text.contains(':'))
+        {
+            return Flow::empty();
+        }
+        let valued: &[&str] = if program == "install" {
+            &["-m", "-o", "-g", "-t", "--mode", "--owner", "--group"]
+        } else {
+            &["-t", "-S"]
+        };
+        let folder = run.option("-t", "--target-directory").filter(|_| program != "rsync" && program != "ln");
+        let mut operands = operands_after(run, valued);
+        let destination = match &folder {
+            Some(folder) => Some(Word { text: format!("{}/", folder.text), ..folder.clone() }),
+            None if operands.len() > 1 => operands.pop(),
+            None => None,
+        };
+        let Some(destination) = destination else { return Flow::empty() };
+        let mode = run.option("-m", "--mode").filter(|_| program == "install");
+        let into_folder =
+            folder.is_some() || operands.len() > 1 || destination.text.ends_with('/') || destination.is(".");
+        for source in operands {
+            let path = if into_folder {
+                Word {
+                    text: format!("{}/{}", destination.text.trim_end_matches('/'), source.base()),
+                    ..destination.clone()
+                }
+            } else {
+                destination.clone()
+            };
+            let provenance = if program == "ln" {
+                Provenance::default()
+            } else {
+                self.read_file(&source, program).provenance
+            };
+            if program == "ln" && source.is("/dev/null") {
+                self.add(Kind::Remove { path, how: Removal::Empty }, span.clone());
+                continue;
+            }
+            if program == "mv" {
+                self.add(Kind::Remove { path: source.clone(), how: Removal::Unlink }, span.clone());
+            }
+            if let Some(mode) = &mode {
+                let change = ModeChange::parse(&mode.text);
+                self.add(Kind::SetMode { path: path.clone(), mode: change, recursive: false }, span.clone());
+            }
+            let content =
+                if source.is("/dev/null") { Some(String::new()) } else { self.copy_file(&source.text) };
+            let write = WriteFile { path, content, provenance, mode: None, append: false };
+            self.write_file(write, None, span.clone());
+        }
+        Flow::empty()
+    }
+
+    fn dd(&mut self, run: &Run, input: Option<Flow>, span: &Range<usize>) -> Flow {
+        let value = |name: &str| {
+            run.arguments().iter().find_map(|word| {
+                word.text.strip_prefix(name).map(|text| Word { text: text.to_owned(), ..word.clone() })
+            })
+        };
+        let flow = match value("if=") {
+            Some(path) => self.read_file(&path, "dd"),
+            None => input.unwrap_or_else(Flow::unknown),
+        };
+        let Some(path) = value("of=") else { return flow };
+        if !path.text.starts_with("/dev/") {
+            let write =
+                WriteFile { path, content: flow.text, provenance: flow.provenance, mode: None, append: true };
+            self.write_file(write, None, span.clone());
+        }
+        Flow::empty()
+    }
+
+    /// `sed -i`: what it puts in counts as added to the file.
+    fn edit(&mut self, run: &Run, span: &Range<usize>) -> Flow {
+        let mut scripts = Vec::new();
+        let mut files = Vec::new();
+        let mut words = run.arguments().iter();
+        let by_option =
+            run.arguments().iter().any(|word| matches!(word.text.as_str(), "-e" | "-f" | "--expression"));
+        while let Some(word) = words.next() {
+            match word.text.as_str() {
+                "-e" | "--expression" | "-pe" | "-ne" => scripts.extend(words.next()),
+                "-f" | "--file" => {
+                    words.next();
+                }
+                text if text.starts_with('-') => {}
+                _ if scripts.is_empty() && !by_option => scripts.push(word),
+                _ => files.push(word.clone()),
+            }
+        }
+        let added: Vec<String> = scripts.iter().flat_map(|script| added_by_sed(&script.text)).collect();
+        let provenance = scripts.iter().fold(Provenance::default(), |all, word| all.and(word.provenance));
+        for path in files {
+            let write =
+                WriteFile { path, content: Some(added.join("\n")), provenance, mode: None, append: true };
+            self.write_file(write, None, span.clone());
+        }
+        Flow::empty()
+    }
+
+    fn remove(&mut self, run: &Run, program: &str, span: &Range<usize>) -> Flow {
+        let how = match program {
+            "shred" | "srm" | "wipe" => Removal::Shred,
+            "truncate" => Removal::Empty,
+            _ if run.flag('r', "--recursive") || run.flag('R', "") => Removal::Recursive,
+            _ => Removal::Unlink,
+        };
+        if program == "truncate" {
+            let size = run.option("-s", "--size").map(|word| word.text);
+            if size.is_none_or(|size| size.trim_matches(['0', '=']) != "") {
+                return Flow::empty();
+            }
+        }
+        let valued: &[&str] = match program {
+            "truncate" => &["-s", "-r", "--size"],
+            "shred" => &["-n", "-s"],
+            _ => &[],
+        };
+        for path in operands_after(run, valued) {
+            let path = Word { text: super::evaluate::normal(&path.text), ..path };
+            self.add(Kind::Remove { path, how }, span.clone());
+        }
+        Flow::empty()
+    }
+
+    fn chmod(&mut self, run: &Run, span: &Range<usize>) -> Flow {
+        let recursive = run.flag('R', "--recursive");
+        let mut mode = None;
+        for word in run.arguments() {
+            let removes =
+                word.text.strip_prefix('-').is_some_and(|rest| rest.bytes().all(|b| b"rwxstX".contains(&b)));
+            if word.text.starts_with('-') && !(removes && mode.is_none()) {
+                continue;
+            }
+            match mode {
+                None => mode = Some(ModeChange::parse(&word.text)),
+                Some(mode) => self.add(Kind::SetMode { path: word.clone(), mode, recursive }, span.clone()),
+            }
+        }
+        Flow::empty()
+    }
+
+    fn chown(&mut self, run: &Run, span: &Range<usize>) -> Flow {
+        let mut operands = run.operands().cloned();
+        if let Some(owner) = operands.next() {
+            for path in operands {
+                self.add(Kind::SetOwner { path, owner: owner.clone() }, span.clone());
+            }
+        }
+        Flow::empty()
+    }
+
+    fn user(&mut self, run: &Run, program: &str, span: &Range<usize>) -> Flow {
+        const VALUED: &[&str] = &[
+            "-b",
+            "-c",
+            "-d",
+            "-e",
+            "-f",
+            "-g",
+            "-G",
+            "-k",
+            "-K",
+            "-p",
+            "-s",
+            "-u",
+            "-Z",
+            "-R",
+            "-a",
+            "-A",
+            "-M",
+            "--uid",
+            "--gid",
+            "--shell",
+            "--home",
+            "--home-dir",
+            "--comment",
+            "--gecos",
+            "--ingroup",
+            "--groups",
+            "--password",
+            "-aG",
+            "-l",
+        ];
+        let valued: &[&str] = if program == "gpasswd" { &["-a", "-d", "-A"] } else { VALUED };
+        let flags: &[&str] = if program == "useradd" { &["-M", "-l"] } else { &["-a", "-M"] };
+        let valued: Vec<&str> =
+            valued.iter().copied().filter(|option| program == "gpasswd" || !flags.contains(option)).collect();
+        let operands = operands_after(run, &valued);
+        let mut change = UserChange { uid: run.option("-u", "--uid"), ..UserChange::default() };
+        let groups = ["-G", "-aG", "-Ga", "-g"].iter().filter_map(|short| {
+            let long = if *short == "-g" { "--gid" } else { "--groups" };
+            run.option(short, long)
+        });
+        change.groups =
+            groups.flat_map(|word| word.text.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+        change.password = run.option("-p", "--password");
+        match program {
+            "gpasswd" => {
+                change.name = run.option("-a", "--add").unwrap_or_default();
+                change.groups = operands.iter().map(|word| word.text.clone()).collect();
+                if change.name.text.is_empty() {
+                    return Flow::empty();
+                }
+            }
+            "adduser" if operands.len() == 2 => {
+                change.name = operands[0].clone();
+                change.groups.push(operands[1].text.clone());
+            }
+            _ => change.name = operands.last().cloned().unwrap_or_default(),
+        }
+        self.add(Kind::User(change), span.clone());
+        Flow::empty()
+    }
+
+    fn chpasswd(&mut self, input: Option<Flow>, span: &Range<usize>) -> Flow {
+        let text = input.and_then(|flow| flow.text).unwrap_or_else(|| HOLE.to_string());
+        for line in text.lines() {
+            let (name, password) = line.split_once(':').unwrap_or(("\0", line));
+            let change = UserChange {
+                name: Word::literal_at(name, span.clone()),
+                password: Some(Word::literal_at(password, span.clone())),
+                ..UserChange::default()
+            };
+            self.add(Kind::User(change), span.clone());
+        }
+        Flow::empty()
+    }
+
+    fn service(&mut self, run: &Run, program: &str, span: &Range<usize>) -> Flow {
+        let operands: Vec<Word> = run.operands().cloned().collect();
+        let (names, verb): (Vec<Word>, &str) = match (program, operands.as_slice()) {
+            ("systemctl" | "initctl", [verb, names @ ..]) => (names.to_vec(), verb.text.as_str()),
+            ("rc-update", [verb, name, ..]) => (vec![name.clone()], verb.text.as_str()),
+            ("killall" | "pkill", names) => (names.to_vec(), "stop"),
+            (_, [name, verb, ..]) => (vec![name.clone()], verb.text.as_str()),
+            _ => return Flow::empty(),
+        };
+        let change = match verb {
+            "stop" | "kill" | "isolate" => ServiceChange::Stop,
+            "disable" | "off" | "remove" | "del" | "delete" => ServiceChange::Disable,
+            "mask" => ServiceChange::Mask,
+            _ => ServiceChange::Other,
+        };
+        for name in names {
+            self.add(Kind::Service { name, change }, span.clone());
+        }
+        Flow::empty()
+    }
+
+    fn fetch(&mut self, run: &Run, program: &str, span: &Range<usize>) -> Flow {
+        let mut urls: Vec<Word> = run.arguments().iter().filter(|word| is_url(&word.text)).cloned().collect();
+        if urls.is_empty() {
+            urls.extend(run.operands().last().cloned());
+        }
+        let (output, named, unchecked) = if program == "wget" {
+            let output = run.option("-O", "--output-document").or_else(|| {
+                let grouped = run.arguments().iter().position(|word| flag_in(&word.text, 'O', ""))?;
+                let word = &run.arguments()[grouped];
+                if word.text.ends_with('O') { run.arguments().get(grouped + 1).cloned() } else { None }
+            });
+            let to_output =
+                run.arguments().iter().any(|word| word.text.starts_with('-') && word.text.ends_with("O-"));
+            let output = if to_output { Some(Word::literal_at("-", span.clone())) } else { output };
+            (output, true, run.has("--no-check-certificate"))
+        } else {
+            let grouped = run.arguments().iter().position(|word| flag_in(&word.text, 'o', ""));
+            let output = run.option("-o", "--output").or_else(|| run.arguments().get(grouped? + 1).cloned());
+            let named = run.flag('O', "--remote-name") || program == "aria2c";
+            (output, named, run.flag('k', "--insecure"))
+        };
+        let stdout = output.as_ref().is_some_and(|word| word.is("-") || word.is("/dev/stdout"));
+        let discarded = output.as_ref().is_some_and(|word| word.is("/dev/null"));
+        let remote = Provenance { remote: true, ..Provenance::default() };
+        for url in &urls {
+            let file = match &output {
+                Some(word) if !stdout && !discarded => Some(word.clone()),
+                None if named => {
+                    let name = url.text.split(['?', '#']).next().unwrap_or_default().rsplit('/').next();
+                    Some(Word { text: name.unwrap_or_default().to_owned(), ..url.clone() })
+                }
+                _ => None,
+            };
+            self.add(Kind::Fetch(Fetch { url: url.clone(), output: file.clone(), unchecked }), span.clone());
+            if let Some(path) = file {
+                let write = WriteFile { path, content: None, provenance: remote, mode: None, append: false };
+                self.write_file(write, None, span.clone());
+            }
+        }
+        if stdout || (output.is_none() && !named) {
+            return Flow::unknown().with(remote);
+        }
+        Flow::empty()
+    }
+
+    fn crontab(&mut self, run: &Run, input: Option<Flow>, span: &Range<usize>) -> Flow {
+        if run.flag('l', "") {
+            return Flow::text("");
+        }
+        let operands = operands_after(run, &["-u"]);
+        if run.flag('r', "") || run.flag('e', "") || (operands.is_empty() && input.is_none()) {
+            return Flow::empty();
+        }
+        let flow = match operands.first() {
+            Some(path) if !path.is("-") => {
+                let text = self.copy_file(&path.text);
+                Flow { text, ..Flow::default() }
+            }
+            _ => input.unwrap_or_else(Flow::unknown),
+        };
+        let user = run.option("-u", "").map_or_else(|| "root".to_owned(), |word| word.text);
+        let path = Word::literal_at(format!("/var/spool/cron/crontabs/{user}"), run.argv[0].span.clone());
+        let write =
+            WriteFile { path, content: flow.text, provenance: flow.provenance, mode: None, append: false };
+        self.write_file(write, flow.place, span.clone());
+        Flow::empty()
+    }
+}
+
+fn argument_provenance(run: &Run) -> Provenance {
+    run.arguments().iter().fold(Provenance::default(), |all, word| all.and(word.provenance))
+}
+
+fn is_url(text: &str) -> bool {
+    ["http://", "https://", "ftp://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// Operands, without options and the values that some of them take.
+fn operands_after(run: &Run, valued: &[&str]) -> Vec<Word> {
+    let mut operands = Vec::new();
+    let mut words = run.arguments().iter();
+    while let Some(word) = words.next() {
+        if valued.contains(&word.text.as_str()) {
+            words.next();
+        } else if !word.text.starts_with('-') || word.is("-") {
+            operands.push(word.clone());
+        }
+    }
+    operands
+}
+
+/// `tr` for sets of the same length and for letter ranges (`a-z`, `A-Za-z`).
+fn translate(text: &str, from: &str, to: &str) -> Option<String> {
+    let from = set(from)?;
+    let to = set(to)?;
+    if from.is_empty() || to.is_empty() {
+        return None;
+    }
+    let last = *to.last()?;
+    Some(
+        text.chars()
+            .map(|c| match from.iter().position(|letter| *letter == c) {
+                Some(at) => to.get(at).copied().unwrap_or(last),
+                None => c,
+            })
+            .collect(),
+    )
+}
+
+fn set(text: &str) -> Option<Vec<char>> {
+    if text.contains("[:") || text.contains(HOLE) {
+        return None;
+    }
+    let letters: Vec<char> = decode::escapes(text).chars().collect();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < letters.len() && out.len() < 512 {
+        if at + 2 < letters.len() && letters[at + 1] == '-' && letters[at] <= letters[at + 2] {
+            out.extend((letters[at]..=letters[at + 2]).take(256));
+            at += 3;
+        } else {
+            out.push(letters[at]);
+            at += 1;
+        }
+    }
+    Some(out)
+}
+
+/// The texts that a `sed` script puts in: replacements of `s`, lines of `a`, `i` and `c`.
+fn added_by_sed(script: &str) -> Vec<String> {
+    let mut added = Vec::new();
+    for line in script.split('\n') {
+        let mut rest = line;
+        while let Some(at) = rest.find('s') {
+            let starts = at == 0 || !rest.as_bytes()[at - 1].is_ascii_alphanumeric();
+            let Some(mark) = rest[at + 1..].chars().next() else { break };
+            if !starts
+                || mark.is_alphanumeric()
+                || mark == '\\'
+                || mark.is_whitespace()
+                || matches!(mark, '*' | '.' | ']')
+            {
+                rest = &rest[at + 1..];
+                continue;
+            }
+            let body = &rest[at + 1 + mark.len_utf8()..];
+            let mut parts = split_unescaped(body, mark);
+            if parts.len() < 2 {
+                break;
+            }
+            let end = parts[0].len() + parts[1].len() + 2 * mark.len_utf8();
+            let pattern = parts.remove(0);
+            let replacement = parts.remove(0);
+            // `s/^#Key.*/Key yes/` names its key in both; `s/no/yes/` only in the pattern.
+            let known = replacement.replace(['^', '$'], "").replace("\\1", group(&pattern)).replace('\\', "");
+            added.push(known.replace('&', &pattern));
+            rest = body.get(end..).unwrap_or_default();
+        }
+        for mark in ["a\\", "i\\", "c\\", "a ", "i ", "c "] {
+            if let Some(at) = line.find(mark) {
+                let before = &line[..at];
+                let addressed = before.is_empty()
+                    || before.ends_with(['/', '$', '}', ' '])
+                    || before.bytes().all(|byte| byte.is_ascii_digit());
+                if addressed && !line.trim_start().starts_with("s/") {
+                    added.push(line[at + 2..].trim_start().to_owned());
+                    break;
+                }
+            }
+        }
+    }
+    added
+}
+
+/// The plain text of the first group of a pattern.
+fn group(pattern: &str) -> &str {
+    let Some(open) = pattern.find("\\(").map(|at| at + 2).or_else(|| pattern.find('(').map(|at| at + 1))
+    else {
+        return "";
+    };
+    let inner = &pattern[open..];
+    let end = inner.find("\\)").or_else(|| inner.find(')')).unwrap_or(inner.len());
+    inner[..end].trim_start_matches(['^', '#', '?', '*', '\\', 's', ' '])
+}
+
+fn split_unescaped(text: &str, mark: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for c in text.chars() {
+        if c == mark && !escaped {
+            parts.push(String::new());
+            if parts.len() > 3 {
+                break;
+            }
+        } else if let Some(last) = parts.last_mut() {
+            last.push(c);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sed_tells_what_it_puts_in() {
+        assert_eq!(added_by_sed("s/^#*Port.*/Port 22/"), ["Port 22"]);
+        assert_eq!(added_by_sed("s|^SELINUX=.*|SELINUX=disabled|g"), ["SELINUX=disabled"]);
+        assert_eq!(added_by_sed("s/^#\\?\\(Key\\) no/\\1 yes/"), ["Key yes"]);
+        assert_eq!(added_by_sed("$a root ALL"), ["root ALL"]);
+        assert_eq!(added_by_sed("/x/d"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn letters_are_translated() {
+        assert_eq!(translate("uryyb", "a-z", "n-za-m").as_deref(), Some("hello"));
+        assert_eq!(translate("x", "[:lower:]", "[:upper:]"), None);
+    }
+}

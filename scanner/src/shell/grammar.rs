@@ -1,0 +1,614 @@
+//! The grammar: brush-parser, behind checks that keep its recursion, its backtracking and its copying bounded.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use brush_parser::ast::{
+    self, AssignmentName, AssignmentValue, Command, CommandPrefixOrSuffixItem, CompoundCommand, CompoundList,
+    IoFileRedirectKind, IoFileRedirectTarget, IoRedirect, SourceLocation as _,
+};
+use brush_parser::{ParserOptions, SourceSpan, Token};
+
+use super::lexer::{is_descriptor, trimmed};
+use super::tree::{Assignment, Direction, Group, Node, Raw, Redirect, Simple, Stage};
+use crate::limits;
+
+/// Why the grammar did not read a text, and where.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    pub(super) at: usize,
+}
+
+impl Refusal {
+    fn limit(why: &str) -> Self {
+        Self { why: why.to_owned(), at: 0 }
+    }
+}
+
+/// Reads a script by the grammar of bash.
+pub(super) fn read(text: &str) -> Result<Vec<Node>, Refusal> {
+    let openers = openers(text);
+    if openers > limits::GRAMMAR_OPENERS {
+        return Err(Refusal::limit("too many nested constructs"));
+    }
+    if openers.saturating_mul(text.len()) > limits::GRAMMAR_COPIES {
+        return Err(Refusal::limit("too long for the number of its nested constructs"));
+    }
+    heredocs_are_plain(text)?;
+    let program = if openers <= limits::GRAMMAR_OPENERS_INLINE {
+        parse(text)?
+    } else {
+        parse_on_own_stack(text, openers)?
+    };
+    let converter = Converter { text, offsets: Offsets::new(text) };
+    converter.lists(&program.complete_commands, 0)
+}
+
+fn parse_on_own_stack(text: &str, openers: usize) -> Result<ast::Program, Refusal> {
+    let stack = (1 << 20) + openers * limits::GRAMMAR_STACK_PER_OPENER;
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(stack)
+            .spawn_scoped(scope, || {
+                let program = parse(text)?;
+                // What is too deep for the caller's stack must be dropped on this one.
+                if depth_of_lists(&program.complete_commands, 0) > limits::TREE_DEPTH {
+                    return Err(Refusal::limit("nested too deep"));
+                }
+                Ok(program)
+            })
+            .map_err(|_| Refusal::limit("no stack for a script of this size"))?
+            .join()
+            .unwrap_or_else(|_| Err(Refusal::limit("the grammar failed")))
+    })
+}
+
+fn parse(text: &str) -> Result<ast::Program, Refusal> {
+    let options = ParserOptions::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let tokens = brush_parser::uncached_tokenize_str(text, &options.tokenizer_options())
+            .map_err(|error| Refusal::limit(&error.to_string()))?;
+        tokens_are_safe(&tokens)?;
+        brush_parser::parse_tokens(&tokens, &options).map_err(|error| {
+            let at = match &error {
+                brush_parser::ParseError::ParsingNear(position) => Offsets::new(text).byte(position.index),
+                _ => text.len().saturating_sub(1),
+            };
+            Refusal { why: error.to_string(), at }
+        })
+    }));
+    outcome.unwrap_or_else(|_| Err(Refusal::limit("the grammar failed")))
+}
+
+/// Everything in a text that may open one level of recursion, closed or not, quoted or not.
+fn openers(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let symbols = bytes
+        .iter()
+        .enumerate()
+        .filter(|(at, byte)| match byte {
+            b'(' => true,
+            b'{' => bytes.get(at + 1).is_none_or(|next| *next != b'}'),
+            b'[' => *at > 0 && bytes[at - 1] == b'$',
+            b'!' => bytes.get(at + 1).is_none_or(u8::is_ascii_whitespace),
+            _ => false,
+        })
+        .count();
+    let words = text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .filter(|word| matches!(*word, "if" | "for" | "while" | "until" | "case" | "coproc" | "select"))
+        .count();
+    symbols + words
+}
+
+/// The tokenizer unquotes the tag at each line of a here-document and moves its queue for each of them.
+fn heredocs_are_plain(text: &str) -> Result<(), Refusal> {
+    let mut count = 0;
+    for (at, _) in text.match_indices("<<") {
+        count += 1;
+        let after = text[at + 2..].trim_start_matches(['<', '-', ' ', '\t']);
+        let mut quote = None;
+        let mut length = 0;
+        let ended = after.bytes().take(limits::HEREDOC_TAG).any(|byte| {
+            length += 1;
+            match (quote, byte) {
+                (_, b'\n') => true,
+                (None, b'\'' | b'"') => {
+                    quote = Some(byte);
+                    false
+                }
+                (None, byte) => byte.is_ascii_whitespace() || b"|&;()<>".contains(&byte),
+                (Some(open), byte) => {
+                    if open == byte {
+                        quote = None;
+                    }
+                    false
+                }
+            }
+        });
+        let spans_lines = quote.is_some() && !text[..at].ends_with('<') && !after.is_empty() && ended;
+        if count > limits::HEREDOCS || (!ended && length >= limits::HEREDOC_TAG) || spans_lines {
+            return Err(Refusal { why: "a here-document whose delimiter is not plain".to_owned(), at });
+        }
+    }
+    Ok(())
+}
+
+/// Sums what the backtracking parser may visit at worst: an unfinished `case` item and a parenthesis are read twice,
+/// in each level anew. Also keeps from it what it is known to stumble over.
+fn tokens_are_safe(tokens: &[Token]) -> Result<(), Refusal> {
+    #[derive(PartialEq)]
+    enum Open {
+        Case,
+        Paren,
+        Test,
+    }
+    let mut open: Vec<Open> = Vec::new();
+    let mut visits: u64 = 0;
+    let mut coprocesses = 0;
+    let mut bangs = 0;
+    let mut before: Option<&Token> = None;
+    for token in tokens {
+        let separated = match before {
+            None => true,
+            Some(Token::Operator(operator, _)) => {
+                matches!(operator.as_str(), ";" | "&" | "\n" | ";;" | ";&" | ";;&")
+            }
+            Some(Token::Word(..)) => false,
+        };
+        match token {
+            Token::Operator(operator, _) if operator == "(" => open.push(Open::Paren),
+            Token::Operator(operator, _) if operator == ")" => {
+                if open.last() == Some(&Open::Paren) {
+                    open.pop();
+                }
+            }
+            Token::Word(word, _) => match word.as_str() {
+                "case" if !plain_word(before) => open.push(Open::Case),
+                "esac" if separated && open.last() == Some(&Open::Case) => {
+                    open.pop();
+                }
+                "[[" if !plain_word(before) => open.push(Open::Test),
+                "]]" if open.last() == Some(&Open::Test) => {
+                    open.pop();
+                }
+                "coproc" => coprocesses += 1,
+                // `w.parse().unwrap()` on what may be a descriptor's number.
+                word if word.bytes().all(|byte| byte.is_ascii_digit())
+                    && (word.is_empty() || word.len() > 9) =>
+                {
+                    if !word.is_empty() || !matches!(before, Some(Token::Word(..))) {
+                        return Err(Refusal::limit("a number too large for a descriptor"));
+                    }
+                }
+                word if word.len() > 128 && word.matches(['[', '(', '{']).count() > 16 => {
+                    if word.find('=').is_some_and(|equals| word[..equals].contains('[')) {
+                        return Err(Refusal::limit("an array index of its own language"));
+                    }
+                }
+                _ => {}
+            },
+            Token::Operator(..) => {}
+        }
+        bangs = if token.to_str() == "!" { bangs + 1 } else { 0 };
+        visits = visits.saturating_add(1 << open.iter().filter(|open| **open != Open::Test).count().min(40));
+        if visits > limits::GRAMMAR_VISITS || coprocesses > 8 || bangs > 8 {
+            return Err(Refusal::limit("too costly for the grammar"));
+        }
+        before = Some(token);
+    }
+    Ok(())
+}
+
+/// After a plain word no reserved word is recognised; after one of these it is.
+fn plain_word(before: Option<&Token>) -> bool {
+    match before {
+        Some(Token::Word(word, _)) => !matches!(
+            word.as_str(),
+            "then"
+                | "do"
+                | "else"
+                | "elif"
+                | "if"
+                | "while"
+                | "until"
+                | "{"
+                | "!"
+                | "time"
+                | "coproc"
+                | "}"
+                | "fi"
+                | "done"
+                | "esac"
+        ),
+        _ => false,
+    }
+}
+
+fn depth_of_lists(lists: &[CompoundList], depth: usize) -> usize {
+    if depth > limits::TREE_DEPTH {
+        return depth;
+    }
+    let commands = lists.iter().flat_map(|list| &list.0).flat_map(|item| {
+        std::iter::once(&item.0.first)
+            .chain(item.0.additional.iter().map(|and_or| match and_or {
+                ast::AndOr::And(pipeline) | ast::AndOr::Or(pipeline) => pipeline,
+            }))
+            .flat_map(|pipeline| &pipeline.seq)
+    });
+    commands.map(|command| depth_of(command, depth + 1)).max().unwrap_or(depth)
+}
+
+fn depth_of(command: &Command, depth: usize) -> usize {
+    if depth > limits::TREE_DEPTH {
+        return depth;
+    }
+    let lists = |lists: &[&CompoundList]| {
+        lists.iter().map(|list| depth_of_lists(std::slice::from_ref(*list), depth)).max().unwrap_or(depth)
+    };
+    let of_redirects = |redirects: &[IoRedirect]| {
+        let subshells = redirects.iter().filter_map(|redirect| match redirect {
+            IoRedirect::File(_, _, IoFileRedirectTarget::ProcessSubstitution(_, subshell)) => Some(subshell),
+            _ => None,
+        });
+        subshells.map(|subshell| lists(&[&subshell.list])).max().unwrap_or(depth)
+    };
+    let (compound, redirects) = match command {
+        Command::Simple(simple) => {
+            let items = simple.prefix.iter().flat_map(|prefix| &prefix.0);
+            let items = items.chain(simple.suffix.iter().flat_map(|suffix| &suffix.0));
+            return items
+                .map(|item| match item {
+                    CommandPrefixOrSuffixItem::ProcessSubstitution(_, subshell) => lists(&[&subshell.list]),
+                    CommandPrefixOrSuffixItem::IoRedirect(redirect) => {
+                        of_redirects(std::slice::from_ref(redirect))
+                    }
+                    _ => depth,
+                })
+                .max()
+                .unwrap_or(depth);
+        }
+        Command::ExtendedTest(test, redirects) => {
+            let redirects = redirects.as_ref().map_or(depth, |list| of_redirects(&list.0));
+            return depth_of_test(&test.expr, depth).max(redirects);
+        }
+        Command::Compound(compound, redirects) => (compound, redirects),
+        Command::Function(function) => (&function.body.0, &function.body.1),
+    };
+    let redirects = redirects.as_ref().map_or(depth, |list| of_redirects(&list.0));
+    redirects.max(depth_of_compound(compound, depth, &lists))
+}
+
+fn depth_of_compound(
+    compound: &CompoundCommand,
+    depth: usize,
+    lists: &dyn Fn(&[&CompoundList]) -> usize,
+) -> usize {
+    match compound {
+        CompoundCommand::Arithmetic(_) => depth,
+        CompoundCommand::ArithmeticForClause(clause) => lists(&[&clause.body.list]),
+        CompoundCommand::BraceGroup(group) => lists(&[&group.list]),
+        CompoundCommand::Subshell(group) => lists(&[&group.list]),
+        CompoundCommand::ForClause(clause) => lists(&[&clause.body.list]),
+        CompoundCommand::CaseClause(clause) => clause
+            .cases
+            .iter()
+            .filter_map(|case| case.cmd.as_ref())
+            .map(|list| lists(&[list]))
+            .max()
+            .unwrap_or(depth),
+        CompoundCommand::IfClause(clause) => {
+            let elses =
+                clause.elses.iter().flatten().flat_map(|part| part.condition.iter().chain([&part.body]));
+            elses
+                .map(|list| lists(&[list]))
+                .max()
+                .unwrap_or(depth)
+                .max(lists(&[&clause.condition, &clause.then]))
+        }
+        CompoundCommand::WhileClause(clause) | CompoundCommand::UntilClause(clause) => {
+            lists(&[&clause.0, &clause.1.list])
+        }
+        CompoundCommand::Coprocess(clause) => depth_of(&clause.body, depth + 1),
+    }
+}
+
+fn depth_of_test(test: &ast::ExtendedTestExpr, depth: usize) -> usize {
+    if depth > limits::TREE_DEPTH {
+        return depth;
+    }
+    match test {
+        ast::ExtendedTestExpr::And(left, right) | ast::ExtendedTestExpr::Or(left, right) => {
+            depth_of_test(left, depth + 1).max(depth_of_test(right, depth + 1))
+        }
+        ast::ExtendedTestExpr::Not(inner) | ast::ExtendedTestExpr::Parenthesized(inner) => {
+            depth_of_test(inner, depth + 1)
+        }
+        _ => depth,
+    }
+}
+
+/// The parser counts characters; we count bytes.
+struct Offsets(Option<Vec<usize>>);
+
+impl Offsets {
+    fn new(text: &str) -> Self {
+        Self((!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).chain([text.len()]).collect()))
+    }
+
+    fn byte(&self, index: usize) -> usize {
+        match &self.0 {
+            None => index,
+            Some(offsets) => offsets.get(index).or(offsets.last()).copied().unwrap_or(index),
+        }
+    }
+}
+
+struct Converter<'a> {
+    text: &'a str,
+    offsets: Offsets,
+}
+
+impl Converter<'_> {
+    fn lists(&self, lists: &[CompoundList], depth: usize) -> Result<Vec<Node>, Refusal> {
+        if depth > limits::TREE_DEPTH {
+            return Err(Refusal::limit("nested too deep"));
+        }
+        let mut nodes = Vec::new();
+        for item in lists.iter().flat_map(|list| &list.0) {
+            self.pipeline(&item.0.first, depth, &mut nodes)?;
+            for and_or in &item.0.additional {
+                let (ast::AndOr::And(pipeline) | ast::AndOr::Or(pipeline)) = and_or;
+                self.pipeline(pipeline, depth, &mut nodes)?;
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn pipeline(&self, pipeline: &ast::Pipeline, depth: usize, nodes: &mut Vec<Node>) -> Result<(), Refusal> {
+        let mut stages = Vec::with_capacity(pipeline.seq.len());
+        for command in &pipeline.seq {
+            match command {
+                Command::Simple(simple) => stages.push(Stage::Simple(self.simple(simple))),
+                Command::Compound(compound, redirects) => {
+                    stages.push(Stage::Group(self.group(compound, redirects.as_ref(), depth + 1)?));
+                }
+                Command::Function(function) => {
+                    let body = self.group(&function.body.0, function.body.1.as_ref(), depth + 1)?;
+                    nodes.push(Node::Function {
+                        name: function.fname.value.clone(),
+                        body: Rc::from(vec![Node::Pipeline(vec![Stage::Group(body)])]),
+                    });
+                }
+                Command::ExtendedTest(test, redirects) => {
+                    let mut words = Vec::new();
+                    self.test(&test.expr, &mut words, 0)?;
+                    let mut simple = Simple { words, ..Simple::default() };
+                    simple.redirects = self.redirects(redirects.as_ref());
+                    simple.span = self.span(Some(&test.loc));
+                    simple.words.insert(
+                        0,
+                        Raw { text: "[[".to_owned(), span: simple.span.start..simple.span.start + 2 },
+                    );
+                    stages.push(Stage::Simple(simple));
+                }
+            }
+        }
+        if !stages.is_empty() {
+            nodes.push(Node::Pipeline(stages));
+        }
+        Ok(())
+    }
+
+    fn test(&self, test: &ast::ExtendedTestExpr, words: &mut Vec<Raw>, depth: usize) -> Result<(), Refusal> {
+        if depth > limits::TREE_DEPTH {
+            return Err(Refusal::limit("nested too deep"));
+        }
+        match test {
+            ast::ExtendedTestExpr::And(left, right) | ast::ExtendedTestExpr::Or(left, right) => {
+                self.test(left, words, depth + 1)?;
+                self.test(right, words, depth + 1)
+            }
+            ast::ExtendedTestExpr::Not(inner) | ast::ExtendedTestExpr::Parenthesized(inner) => {
+                self.test(inner, words, depth + 1)
+            }
+            ast::ExtendedTestExpr::UnaryTest(_, word) => {
+                words.push(self.raw(word));
+                Ok(())
+            }
+            ast::ExtendedTestExpr::BinaryTest(_, left, right) => {
+                words.extend([self.raw(left), self.raw(right)]);
+                Ok(())
+            }
+        }
+    }
+
+    fn group(
+        &self,
+        compound: &CompoundCommand,
+        redirects: Option<&ast::RedirectList>,
+        depth: usize,
+    ) -> Result<Group, Refusal> {
+        if depth > limits::TREE_DEPTH {
+            return Err(Refusal::limit("nested too deep"));
+        }
+        let mut nodes = Vec::new();
+        let mut binding = None;
+        let mut conditional = true;
+        let mut add = |list: &CompoundList| -> Result<(), Refusal> {
+            nodes.extend(self.lists(std::slice::from_ref(list), depth)?);
+            Ok(())
+        };
+        match compound {
+            CompoundCommand::Arithmetic(_) => {}
+            CompoundCommand::ArithmeticForClause(clause) => add(&clause.body.list)?,
+            CompoundCommand::BraceGroup(group) => {
+                conditional = false;
+                add(&group.list)?;
+            }
+            CompoundCommand::Subshell(group) => {
+                conditional = false;
+                add(&group.list)?;
+            }
+            CompoundCommand::ForClause(clause) => {
+                let values = clause.values.iter().flatten().map(|word| self.raw(word)).collect();
+                binding = Some((clause.variable_name.clone(), values));
+                add(&clause.body.list)?;
+            }
+            CompoundCommand::CaseClause(clause) => {
+                for list in clause.cases.iter().filter_map(|case| case.cmd.as_ref()) {
+                    add(list)?;
+                }
+            }
+            CompoundCommand::IfClause(clause) => {
+                add(&clause.condition)?;
+                add(&clause.then)?;
+                for part in clause.elses.iter().flatten() {
+                    part.condition.iter().try_for_each(&mut add)?;
+                    add(&part.body)?;
+                }
+            }
+            CompoundCommand::WhileClause(clause) | CompoundCommand::UntilClause(clause) => {
+                add(&clause.0)?;
+                add(&clause.1.list)?;
+            }
+            CompoundCommand::Coprocess(clause) => {
+                let pipeline = ast::Pipeline { timed: None, bang: false, seq: vec![(*clause.body).clone()] };
+                self.pipeline(&pipeline, depth, &mut nodes)?;
+            }
+        }
+        let span = self.span(compound.location().as_ref());
+        Ok(Group { nodes: nodes.into(), binding, conditional, redirects: self.redirects(redirects), span })
+    }
+
+    fn simple(&self, simple: &ast::SimpleCommand) -> Simple {
+        let mut found = Simple { span: self.span(simple.location().as_ref()), ..Simple::default() };
+        let prefix = simple.prefix.iter().flat_map(|prefix| &prefix.0);
+        for item in prefix {
+            match item {
+                CommandPrefixOrSuffixItem::AssignmentWord(assignment, _) => {
+                    found.assignments.push(self.assignment(assignment));
+                }
+                CommandPrefixOrSuffixItem::IoRedirect(redirect) => {
+                    self.redirect(redirect, &mut found.redirects)
+                }
+                CommandPrefixOrSuffixItem::Word(word) => found.words.push(self.raw(word)),
+                CommandPrefixOrSuffixItem::ProcessSubstitution(_, subshell) => {
+                    found.words.push(self.process(subshell));
+                }
+            }
+        }
+        found.words.extend(simple.word_or_name.as_ref().map(|word| self.raw(word)));
+        for item in simple.suffix.iter().flat_map(|suffix| &suffix.0) {
+            match item {
+                CommandPrefixOrSuffixItem::AssignmentWord(_, word)
+                | CommandPrefixOrSuffixItem::Word(word) => {
+                    found.words.push(self.raw(word));
+                }
+                CommandPrefixOrSuffixItem::IoRedirect(redirect) => {
+                    self.redirect(redirect, &mut found.redirects)
+                }
+                CommandPrefixOrSuffixItem::ProcessSubstitution(_, subshell) => {
+                    found.words.push(self.process(subshell));
+                }
+            }
+        }
+        found
+    }
+
+    fn assignment(&self, assignment: &ast::Assignment) -> Assignment {
+        let (name, indexed) = match &assignment.name {
+            AssignmentName::VariableName(name) => (name.clone(), false),
+            AssignmentName::ArrayElementName(name, _) => (name.clone(), true),
+        };
+        let whole = self.span(Some(&assignment.loc));
+        let values = match &assignment.value {
+            // The word of a value carries no place of its own; it is the tail of the assignment.
+            AssignmentValue::Scalar(word) => {
+                let start = whole.end.saturating_sub(word.value.len()).max(whole.start);
+                vec![Raw { text: word.value.clone(), span: start..whole.end }]
+            }
+            AssignmentValue::Array(words) => {
+                words.iter().map(|(_, word)| Raw { text: word.value.clone(), span: whole.clone() }).collect()
+            }
+        };
+        Assignment { name, values, append: assignment.append || indexed }
+    }
+
+    fn redirects(&self, redirects: Option<&ast::RedirectList>) -> Vec<Redirect> {
+        let mut found = Vec::new();
+        for redirect in redirects.iter().flat_map(|list| &list.0) {
+            self.redirect(redirect, &mut found);
+        }
+        found
+    }
+
+    fn redirect(&self, redirect: &IoRedirect, found: &mut Vec<Redirect>) {
+        match redirect {
+            IoRedirect::File(fd, kind, target) => {
+                let direction = match kind {
+                    IoFileRedirectKind::Read => Direction::Read,
+                    IoFileRedirectKind::Write | IoFileRedirectKind::Clobber => Direction::Write,
+                    IoFileRedirectKind::Append => Direction::Append,
+                    IoFileRedirectKind::ReadAndWrite
+                    | IoFileRedirectKind::DuplicateInput
+                    | IoFileRedirectKind::DuplicateOutput => Direction::Both,
+                };
+                let target = match target {
+                    IoFileRedirectTarget::Filename(word) => self.raw(word),
+                    IoFileRedirectTarget::Fd(_) => return,
+                    IoFileRedirectTarget::ProcessSubstitution(_, subshell) => self.process(subshell),
+                    IoFileRedirectTarget::Duplicate(word) if is_descriptor(&word.value) => return,
+                    IoFileRedirectTarget::Duplicate(word) => self.raw(word),
+                };
+                found.push(Redirect::File { fd: fd.and_then(|fd| fd.try_into().ok()), direction, target });
+            }
+            IoRedirect::HereDocument(_, document) => found.push(Redirect::Here {
+                text: document.doc.value.clone(),
+                expands: document.requires_expansion,
+                span: self.document_span(document),
+            }),
+            IoRedirect::HereString(_, word) => found.push(Redirect::HereString(self.raw(word))),
+            IoRedirect::OutputAndError(word, append) => found.push(Redirect::File {
+                fd: None,
+                direction: if *append { Direction::Append } else { Direction::Write },
+                target: self.raw(word),
+            }),
+        }
+    }
+
+    /// The body starts on a line after its tag; the tokenizer's own places of bodies are not to be relied on.
+    fn document_span(&self, document: &ast::IoHereDocument) -> Range<usize> {
+        let tag = self.span(document.here_end.loc.as_ref());
+        let after = self.text.get(tag.end..).unwrap_or_default();
+        let body = &document.doc.value;
+        let window_end = after.len().min(body.len() + (4 << 10));
+        let window = after.get(..window_end).unwrap_or(after);
+        match window.find(body.as_str()) {
+            Some(at) if !body.is_empty() => tag.end + at..tag.end + at + body.len(),
+            _ => tag,
+        }
+    }
+
+    /// `<(…)` as the raw word that it is in the text.
+    fn process(&self, subshell: &ast::SubshellCommand) -> Raw {
+        let span = self.span(Some(&subshell.loc));
+        let start = span.start.saturating_sub(1);
+        let text = self.text.get(start..span.end).unwrap_or("<()").to_owned();
+        Raw { text, span: start..span.end }
+    }
+
+    fn raw(&self, word: &ast::Word) -> Raw {
+        Raw { text: word.value.clone(), span: self.span(word.loc.as_ref()) }
+    }
+
+    fn span(&self, span: Option<&SourceSpan>) -> Range<usize> {
+        span.map_or(0..0, |span| {
+            let start = self.offsets.byte(span.start.index);
+            let end = self.offsets.byte(span.end.index).max(start);
+            trimmed(self.text, start..end)
+        })
+    }
+}
