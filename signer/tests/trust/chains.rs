@@ -366,9 +366,13 @@ fn two_anchors_with_one_name_are_told_apart_by_key() {
         Anchor::new(name, &ca.certificate_pem, &[&ca.crl_pem], [vo("atlas")]).unwrap()
     };
     let store = TrustStore::new(vec![anchor("old", &old), anchor("new", &new)]).unwrap();
+    let content = recipe("atlas/web", "hello");
     for ca in [&old, &new] {
-        let envelope = signed(&recipe("atlas/web", "hello"), &signer(Role::RecipeSigner, leaf(ca, "atlas")));
+        let envelope = signed(&content, &signer(Role::RecipeSigner, leaf(ca, "atlas")));
         accepted(verify_recipe(&envelope, &store, now()));
+        // Without an authority key identifier only the signature tells which CA it was.
+        let (key, pem) = Forged::leaf("atlas").issued_by(&ca.key, &ca.certificate_pem);
+        accepted(verify_recipe(&signed_by_force(&statement(&content), &key, &pem, &[]), &store, now()));
     }
     let same = TrustStore::new(vec![anchor("one", &old), anchor("two", &old)]);
     assert!(matches!(same, Err(TrustSetupError::SameAnchor { .. })));
