@@ -218,6 +218,12 @@ mod tests {
         assert_eq!(merged(&[hold, key]), (Reason::KeyCompromise, 50), "revoked since it was held");
         assert_eq!(merged(&[hold, old]), (Reason::Superseded, 20));
         assert_eq!(merged(&[hold, hold]), (Reason::CertificateHold, 50));
+        let earlier = Entry { date: Timestamp::from_unix(10), ..hold };
+        assert_eq!(
+            merged(&[hold, earlier]),
+            (Reason::CertificateHold, 50),
+            "a hold said again changes nothing"
+        );
     }
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
