@@ -1,0 +1,114 @@
+//! Overlays and layers, with a small disk that a nano guest writes to directly.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineSpec, Pinned, Qemu};
+use recipe_spec::{Code, Sha256Digest};
+
+use crate::base::{BOOT, boot, nano, pinned, probe};
+
+const DISK: &str = "/dev/vda";
+const WIDTH: &str = "64M";
+
+/// An empty disk that serves as base.
+fn base_disk(folder: &Path) -> Pinned {
+    let path = folder.join("base.qcow2");
+    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&path).arg(WIDTH).status().unwrap();
+    assert!(made.success());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    pinned(&path)
+}
+
+fn with_disk(name: &str, folder: &Path, base: &Pinned, layers: Vec<Pinned>, overlays: &[&str]) -> MachineSpec {
+    let overlays = overlays.iter().map(|name| (*name).to_owned()).collect();
+    MachineSpec { disk: Some(DiskSpec { base: base.clone(), layers, overlays }), ..nano(name, folder) }
+}
+
+fn read(machine: &mut Machine) -> String {
+    let (exited, said) = probe(machine, &["read", DISK, "16"]);
+    assert_eq!(exited.status, Some(0), "{said}");
+    said.trim_end_matches('\0').to_owned()
+}
+
+fn write(machine: &mut Machine, text: &str) {
+    let (exited, said) = probe(machine, &["write", DISK, text]);
+    assert_eq!(exited.status, Some(0), "{said}");
+}
+
+#[test]
+fn each_recipe_leaves_a_layer_of_its_own_and_the_chain_boots_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let mut machine = boot(with_disk("build", folder.path(), &base, Vec::new(), &["vo", "site"]));
+    assert_eq!(read(&mut machine), "");
+    write(&mut machine, "by the vo");
+    machine.sync().unwrap();
+    machine.switch_overlay().unwrap();
+    assert_eq!(read(&mut machine), "by the vo");
+    write(&mut machine, "by the site");
+    assert!(matches!(machine.switch_overlay(), Err(HarnessError::BadSpec { .. })));
+    let sealed = machine.power_off(BOOT).unwrap();
+    assert_eq!(sealed.overlays.len(), 2);
+    let layers: Vec<Pinned> = sealed.overlays.iter().map(|path| pinned(path)).collect();
+    for path in &sealed.overlays {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o400);
+    }
+    assert_eq!(base, base_after(&base), "the base never changes");
+
+    let mut on_both = boot(with_disk("both", folder.path(), &base, layers.clone(), &["run"]));
+    assert_eq!(read(&mut on_both), "by the site");
+    write(&mut on_both, "by an instance");
+    drop(on_both);
+    let mut on_first = boot(with_disk("first", folder.path(), &base, layers[..1].to_vec(), &["run"]));
+    assert_eq!(read(&mut on_first), "by the vo");
+    let again: Vec<Pinned> = sealed.overlays.iter().map(|path| pinned(path)).collect();
+    assert_eq!(again, layers, "what was sealed never changes");
+}
+
+fn base_after(base: &Pinned) -> Pinned {
+    pinned(&base.path)
+}
+
+#[test]
+fn a_changed_file_is_not_launched() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let qemu = Qemu::find().unwrap();
+    let wrong = |pinned: &Pinned| Pinned::new(&pinned.path, Sha256Digest::of(b"something else"));
+    let good = nano("x", folder.path());
+    let Initrd::Nano(cpio) = &good.initrd else { panic!() };
+    let cases = [
+        (MachineSpec { kernel: wrong(&good.kernel), ..good.clone() }, Code::BaseMismatch),
+        (MachineSpec { initrd: Initrd::Nano(wrong(cpio)), ..good.clone() }, Code::BaseMismatch),
+        (MachineSpec { initrd: Initrd::Disk(wrong(cpio)), ..good.clone() }, Code::BaseMismatch),
+        (with_disk("a", folder.path(), &wrong(&base), Vec::new(), &["run"]), Code::BaseMismatch),
+        (with_disk("b", folder.path(), &base, vec![wrong(&base)], &["run"]), Code::LayerMismatch),
+    ];
+    for (spec, code) in cases {
+        let error = Machine::spawn(&qemu, spec).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[test]
+fn a_layer_whose_header_names_a_file_of_the_host_is_not_launched() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let secret = folder.path().join("secret.raw");
+    fs::write(&secret, vec![b's'; 1 << 20]).unwrap();
+    let layer = folder.path().join("layer.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&secret, &layer])
+        .arg(WIDTH)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let spec = with_disk("trojan", folder.path(), &base, vec![pinned(&layer)], &["run"]);
+    let error = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap_err();
+    assert_eq!(error.code(), Code::LayerMismatch);
+    assert!(error.to_string().contains("backing file"), "{error}");
+}
