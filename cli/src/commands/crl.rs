@@ -1,0 +1,240 @@
+//! `countersign revoke` and `crl`: the site's recipe CRL.
+
+use std::path::Path;
+
+use ::crl::{AuthenticCrl, CrlError, Mark, Reason, RecipeCrl, Scope, Seen, Selector, Shown, Status};
+use authorizer::site::{Site, SiteLock, renew_ca_crl};
+use recipe_spec::{Code, Timestamp};
+use serde_json::{Value, json};
+use signer::{Role, Signer};
+
+use crate::arguments::{CrlCommand, PassphraseSource};
+use crate::commands::site;
+use crate::outcome::{Answer, Problem, table};
+
+pub(crate) fn run(folder: Option<&Path>, command: &CrlCommand, now: Timestamp) -> Result<Answer, Problem> {
+    let site = site::open(folder)?;
+    match command {
+        CrlCommand::Show => show(&site, now),
+        CrlCommand::Check { selector } => check(&site, &selector_of(selector)?, now),
+        CrlCommand::Verify => verify(&site, now),
+        CrlCommand::Publish { passphrase } => publish(folder, site, passphrase, now),
+    }
+}
+
+/// A selector, or the short form `VO/NAME@VERSION` of a recipe's version.
+pub(crate) fn selector_of(text: &str) -> Result<Selector, Problem> {
+    let short = text.contains('/') && text.contains('@') && !text.contains(':');
+    let parsed = if short { format!("version:{text}").parse() } else { text.parse::<Selector>() };
+    parsed.map_err(Problem::usage)
+}
+
+pub(crate) fn revoke(
+    folder: Option<&Path>,
+    selector: &str,
+    reason: &str,
+    passphrase: &PassphraseSource,
+    now: Timestamp,
+) -> Result<Answer, Problem> {
+    let selector = selector_of(selector)?;
+    let reason: Reason = reason.parse().map_err(Problem::usage)?;
+    let site = site::open(folder)?;
+    let lock = site::lock(&site)?;
+    let issuer = site::signer(&site, Role::CrlIssuer, passphrase)?;
+    let list = extend(&site, &lock, &[(selector.clone(), reason, now)], &issuer, now)?;
+    // An earlier revocation keeps its reason and date: say what the list says.
+    let Status::Revoked { reason, date, .. } = list.status(&selector) else {
+        return Err(Problem::coded(Code::CrlInvalid, format!("the new list does not revoke {selector}")));
+    };
+    let human = format!("{selector} is revoked since {date} ({reason})\n{}", described(&list));
+    Ok(Answer::new(
+        human,
+        with(
+            published(&list),
+            [("selector", json!(selector)), ("reason", json!(reason)), ("date", json!(date))],
+        ),
+    ))
+}
+
+fn publish(
+    folder: Option<&Path>,
+    site: Site,
+    passphrase: &PassphraseSource,
+    now: Timestamp,
+) -> Result<Answer, Problem> {
+    let lock = site::lock(&site)?;
+    let unlocked = site::unlock(&site, Role::CrlIssuer, passphrase)?;
+    // The list counts only while the CA's own CRL is in force, so that one is renewed first. A CA whose key lies elsewhere,
+    // or has another passphrase, is renewed elsewhere.
+    let ca = if site.layout().ca_key().exists() {
+        renew_ca_crl(&lock, unlocked.as_ref(), now).map_err(|error| error.to_string())
+    } else {
+        Err("the CA's key is not here".to_owned())
+    };
+    drop(site);
+    let site = site::open(folder)?;
+    let issuer = site.signer(Role::CrlIssuer, unlocked.as_ref())?;
+    let list = extend(&site, &lock, &[], &issuer, now)?;
+    let mut human = described(&list);
+    match &ca {
+        Ok(()) => human.push_str("\nthe X.509 CRL of the site's CA is renewed too"),
+        Err(why) => human.push_str(&format!("\nnote: the X.509 CRL of the site's CA is not renewed: {why}")),
+    }
+    Ok(Answer::new(human, with(published(&list), [("caCrlRenewed", json!(ca.is_ok()))])))
+}
+
+/// Issues the list after the one that is published, which may have expired, publishes it and remembers it.
+fn extend(
+    site: &Site,
+    _lock: &SiteLock,
+    add: &[(Selector, Reason, Timestamp)],
+    issuer: &Signer,
+    now: Timestamp,
+) -> Result<RecipeCrl, Problem> {
+    let layout = site.layout();
+    let seen = Seen::open(layout.crl_seen())?;
+    seen.check_clock(now)?;
+    let previous = authentic(site, now)?;
+    if let Some(mark) = seen.mark()? {
+        refuse_older(&mark, &previous)?;
+    }
+    let next_update = now.plus_seconds(site.config().crl.next_update_seconds());
+    let (header, body) = ::crl::issue(
+        Some(&previous),
+        add,
+        previous.header().issuer.as_str(),
+        Scope::Site,
+        next_update,
+        issuer,
+        now,
+    )?;
+    // What nobody would accept is not published.
+    let list = RecipeCrl::verify(&header, &body, site.pins(), now)?;
+    ::crl::store(&layout.recipe_crl(), &header, &body)?;
+    seen.admit(&list, now)?;
+    Ok(list)
+}
+
+/// To extend a list below one seen before would publish a number twice.
+fn refuse_older(seen: &Mark, published: &AuthenticCrl) -> Result<(), CrlError> {
+    let found = published.mark();
+    let pair = || (Box::new(seen.clone()), Box::new(found.clone()));
+    if (found.epoch, found.number) < (seen.epoch, seen.number) {
+        let (seen, found) = pair();
+        return Err(CrlError::Rollback { seen, found });
+    }
+    if (found.epoch, found.number) == (seen.epoch, seen.number) && found.header != seen.header {
+        let (seen, found) = pair();
+        return Err(CrlError::Equivocation { seen, found });
+    }
+    Ok(())
+}
+
+fn authentic(site: &Site, now: Timestamp) -> Result<AuthenticCrl, CrlError> {
+    let (header, body) = ::crl::load(&site.layout().recipe_crl())?;
+    AuthenticCrl::verify(&header, body, site.pins(), now)
+}
+
+fn current(site: &Site, now: Timestamp) -> Result<RecipeCrl, CrlError> {
+    Seen::open(site.layout().crl_seen())?.current(&site.layout().recipe_crl(), site.pins(), now)
+}
+
+fn show(site: &Site, now: Timestamp) -> Result<Answer, Problem> {
+    let shown = authentic(site, now)?.show();
+    let expired = now >= shown.next_update;
+    let Shown { issuer, number, this_update, next_update, header, .. } = &shown;
+    let mut human = format!(
+        "recipe CRL number {number} of {issuer}, {} entries\nissued {this_update}, next update {next_update}{}\nheader sha256 {header}",
+        shown.entries.len(),
+        if expired { " (expired)" } else { "" },
+    );
+    if !shown.entries.is_empty() {
+        let rows = shown.entries.iter().map(|entry| {
+            [
+                entry.kind.to_string(),
+                entry.reason.to_string(),
+                entry.date.to_string(),
+                entry.selector.to_string(),
+            ]
+        });
+        let table = table(["kind", "reason", "since", "selector's sha256"], rows);
+        human.push_str(&format!("\n{table}"));
+    }
+    let mut answer = Answer::new(human, &shown);
+    answer.data.insert("expired".to_owned(), json!(expired));
+    Ok(answer)
+}
+
+fn check(site: &Site, selector: &Selector, now: Timestamp) -> Result<Answer, Problem> {
+    let list = current(site, now)?;
+    match list.status(selector) {
+        Status::NotRevoked { number, header } => {
+            let human = format!("{selector} is not revoked (recipe CRL number {number})");
+            let data =
+                json!({"selector": selector, "status": "notRevoked", "number": number, "header": header});
+            Ok(Answer::new(human, data))
+        }
+        Status::Revoked { number, header, reason, date } => {
+            let message =
+                format!("{selector} is revoked since {date} ({reason}, recipe CRL number {number})");
+            Err(Problem::coded(Code::Revoked, message)
+                .with("selector", selector)
+                .with("status", "revoked")
+                .with("number", number)
+                .with("header", header)
+                .with("reason", reason)
+                .with("date", date))
+        }
+    }
+}
+
+fn verify(site: &Site, now: Timestamp) -> Result<Answer, Problem> {
+    let list = current(site, now)?;
+    let human = format!("{}\nsigned, whole, fresh and not older than one seen before", described(&list));
+    Ok(Answer::new(human, published(&list)))
+}
+
+fn described(list: &RecipeCrl) -> String {
+    format!(
+        "recipe CRL number {}, {} entries, next update {}",
+        list.number(),
+        list.header().entries,
+        list.next_update()
+    )
+}
+
+fn published(list: &RecipeCrl) -> Value {
+    json!({
+        "number": list.number(),
+        "header": list.header_sha256(),
+        "entries": list.header().entries,
+        "thisUpdate": list.header().this_update,
+        "nextUpdate": list.next_update(),
+    })
+}
+
+fn with<const N: usize>(mut object: Value, members: [(&str, Value); N]) -> Value {
+    for (name, value) in members {
+        object[name] = value;
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_a_short_form_and_every_other_selector_its_own() {
+        let read = |text: &str| selector_of(text).map(|selector| selector.to_string());
+        assert_eq!(read("atlas/web@1.4.0").unwrap(), "version:atlas/web@1.4.0");
+        assert_eq!(read("version:atlas/web@1.4.0-rc.1").unwrap(), "version:atlas/web@1.4.0-rc.1");
+        let key = format!("key:{}", "ab".repeat(32));
+        assert_eq!(read(&key).unwrap(), key);
+        for wrong in
+            ["atlas/web", "web@1.4.0", "atlas/web@1.4", "atlas/web@1.4.0+b", "key:xyz", "", "ATLAS/web@1.4.0"]
+        {
+            assert!(matches!(selector_of(wrong), Err(Problem::Usage(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! `countersign deploy`, and `supervise`, the process that it leaves behind.
+//!
+//! An instance lives as long as its supervisor, which outlives the command: `deploy` starts `supervise` in a session of
+//! its own, shows what that says line by line, and ends when it is ready or has failed. If `deploy` is gone
+//! before that, nobody waits for the instance any more, and the supervisor ends it.
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use authorizer::events::Event;
+use authorizer::journal::Journal;
+use deployer::{Instance, Launched, Order, PortForward, State};
+use recipe_spec::{Code, RecipeName};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::arguments::Format;
+use crate::clock;
+use crate::commands::authorize::logged;
+use crate::commands::{instance, site};
+use crate::live::{Live, Shown};
+use crate::outcome::{Answer, Problem};
+
+/// What a supervisor says on its standard output, one a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Message {
+    Line(String),
+    Now(String),
+    /// The instance works. The last message.
+    Ready {
+        human: String,
+        data: Map<String, Value>,
+    },
+    /// There is no instance. The last message.
+    Stopped {
+        code: Code,
+        message: String,
+        hints: Vec<String>,
+        details: String,
+        data: Map<String, Value>,
+    },
+}
+
+pub(crate) fn deploy(
+    folder: Option<&Path>,
+    name: &str,
+    forwards: &[String],
+    format: Format,
+) -> Result<Answer, Problem> {
+    order(name, forwards)?;
+    let site = site::open(folder)?;
+    let mut supervisor = start(site.layout().root(), name, forwards)
+        .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot start the supervisor: {error}")))?;
+    let mut live = Live::new(format);
+    let said = last_message(&mut supervisor, &mut live);
+    live.end();
+    match said {
+        Some(Message::Ready { human, data }) => Ok(Answer { human, data }),
+        Some(Message::Stopped { code, message, hints, details, data }) => {
+            // It has nothing left to do, but its end is what frees the instance's lock.
+            let _ = supervisor.wait();
+            Err(Problem::Coded { code, message, hints, details, data })
+        }
+        _ => {
+            let how = supervisor.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+            Err(Problem::coded(Code::MachineFailed, format!("the supervisor ended without a word: {how}"))
+                .hint(format!("look at the newest log in {}", site.layout().logs().display())))
+        }
+    }
+}
+
+fn start(site: &Path, name: &str, forwards: &[String]) -> std::io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--site").arg(site).args(["supervise", name]);
+    for forward in forwards {
+        command.args(["--forward", forward]);
+    }
+    // It outlives us: it must hold neither our folder nor our terminal, and it needs no key.
+    command
+        .current_dir("/")
+        .env_remove("COUNTERSIGN_PASSPHRASE_FILE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Shows what the supervisor says until its last message.
+fn last_message(supervisor: &mut Child, live: &mut Live<'_>) -> Option<Message> {
+    let output = BufReader::new(supervisor.stdout.take()?);
+    for line in output.lines() {
+        match serde_json::from_str(&line.ok()?).ok()? {
+            Message::Line(text) => live.line(&text),
+            Message::Now(text) => live.put(Shown::Now(&text)),
+            last => return Some(last),
+        }
+    }
+    None
+}
+
+/// Holds one instance until it is asked to end: by `instance stop`, SIGTERM or SIGINT.
+pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) -> Result<Answer, Problem> {
+    // Fails where a person started this by hand from a shell: then it has the session it needs.
+    let _ = rustix::process::setsid();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| {
+            Problem::coded(Code::HostFailed, format!("cannot watch for signals: {error}"))
+        })?;
+    }
+    let courier = Courier { stop: &stop, over: Cell::new(false) };
+    let ended = hold(folder, name, forwards, &stop, &courier);
+    if let Err(Problem::Coded { code, message, hints, details, data }) = &ended {
+        courier.last(&Message::Stopped {
+            code: *code,
+            message: message.clone(),
+            hints: hints.clone(),
+            details: details.clone(),
+            data: data.clone(),
+        });
+    }
+    ended
+}
+
+fn hold(
+    folder: Option<&Path>,
+    name: &str,
+    forwards: &[String],
+    stop: &AtomicBool,
+    courier: &Courier<'_>,
+) -> Result<Answer, Problem> {
+    let order = order(name, forwards)?;
+    let site = site::open(folder)?;
+    let mut live = Live::elsewhere(|shown| {
+        courier.send(&match shown {
+            Shown::Line(text) => Message::Line(text.to_owned()),
+            Shown::Now(text) => Message::Now(text.to_owned()),
+        });
+    });
+    let mut watcher = |event: &Event| live.show(event);
+    let (mut journal, log) = logged(Journal::new(&mut watcher), &site, "deploy")?;
+    let ended =
+        deployer::supervise(&order, &site, &clock::now, stop, &mut journal, &mut |launched, journal| {
+            courier.last(&ready(launched, journal, &log));
+        });
+    let result = ended.as_ref().map_or_else(|stopped| stopped.code.as_str(), |()| "done");
+    journal.tell(Event::Ended { result: result.to_owned() });
+    match ended {
+        Ok(()) => Ok(Answer::default()),
+        Err(stopped) => Err(Problem::from(stopped)
+            .with("stages", journal.timings())
+            .with("coldBoots", journal.cold_boots())
+            .hint(format!("the whole log is {}", log.display()))
+            .with("log", &log)),
+    }
+}
+
+fn ready(launched: &Launched, journal: &Journal<'_>, log: &Path) -> Message {
+    let record = launched.record.clone();
+    let running = Instance { id: record.id.clone(), state: State::Running, record: Some(record) };
+    let Answer { human, mut data } = instance::shown(&running);
+    data.insert("crlNumber".to_owned(), json!(launched.crl_number));
+    data.insert("stages".to_owned(), json!(journal.timings()));
+    data.insert("coldBoots".to_owned(), json!(journal.cold_boots()));
+    data.insert("log".to_owned(), json!(log));
+    Message::Ready { human, data }
+}
+
+/// Carries messages to the command that started this one.
+struct Courier<'a> {
+    stop: &'a AtomicBool,
+    /// The last message was sent: whoever read it is free to go.
+    over: Cell<bool>,
+}
+
+impl Courier<'_> {
+    fn send(&self, message: &Message) {
+        if self.over.get() {
+            return;
+        }
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
+        line.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+            self.over.set(true);
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn last(&self, message: &Message) {
+        self.send(message);
+        self.over.set(true);
+    }
+}
+
+fn order(name: &str, forwards: &[String]) -> Result<Order, Problem> {
+    let (name, version) = named(name)?;
+    let forwards = forwards.iter().map(|text| text.parse::<PortForward>().map_err(Problem::usage));
+    Ok(Order { name, version, forwards: forwards.collect::<Result<_, _>>()? })
+}
+
+/// `VO/NAME` or `VO/NAME@VERSION`.
+fn named(text: &str) -> Result<(RecipeName, Option<Version>), Problem> {
+    let (name, version) = match text.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (text, None),
+    };
+    let version = version
+        .map(|version| {
+            version.parse().map_err(|error| Problem::usage(format!("`{version}` is no version: {error}")))
+        })
+        .transpose()?;
+    Ok((name.parse().map_err(Problem::usage)?, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_name_perhaps_a_version_and_forwards() {
+        let read = order("atlas/web@1.4.0", &["8080:80".to_owned()]).unwrap();
+        assert_eq!((read.name.as_str(), read.version), ("atlas/web", Some(Version::new(1, 4, 0))));
+        assert_eq!(read.forwards, [PortForward { host: 8080, guest: 80 }]);
+        assert_eq!(order("atlas/web", &[]).unwrap().version, None);
+        for wrong in ["web", "atlas/web@", "atlas/web@1", "atlas/web@1.0.0@2.0.0", "Atlas/web", ""] {
+            assert!(matches!(order(wrong, &[]), Err(Problem::Usage(_))), "{wrong}");
+        }
+        assert!(matches!(order("atlas/web", &["80".to_owned()]), Err(Problem::Usage(_))));
+    }
+
+    #[test]
+    fn messages_read_back() {
+        let stopped = Message::Stopped {
+            code: Code::Revoked,
+            message: "a\nb".into(),
+            hints: vec![],
+            details: String::new(),
+            data: Map::new(),
+        };
+        let line = serde_json::to_string(&stopped).unwrap();
+        assert!(!line.contains('\n'));
+        assert!(matches!(serde_json::from_str(&line).unwrap(), Message::Stopped { code: Code::Revoked, .. }));
+    }
+
+    #[test]
+    fn nothing_is_sent_after_the_last_message() {
+        let stop = AtomicBool::new(false);
+        let courier = Courier { stop: &stop, over: Cell::new(true) };
+        courier.send(&Message::Line("would be in the test's own output".into()));
+        assert!(!stop.load(Ordering::Relaxed));
+    }
+}

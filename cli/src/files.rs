@@ -1,0 +1,77 @@
+//! Files named on the command line: read with a bound, written so that nothing is lost.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::outcome::Problem;
+
+/// Longest key, certificate, CRL or envelope that is read, in bytes.
+const MAX_TEXT: u64 = 16 << 20;
+
+/// Who may read a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// 0600
+    Secret,
+    /// 0644
+    Public,
+}
+
+/// Reads a text file; `what` names it in messages.
+pub(crate) fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, Problem> {
+    let unreadable =
+        |error: std::io::Error| Problem::usage(format!("cannot read {what} {}: {error}", path.display()));
+    let file = File::open(path).map_err(unreadable)?;
+    let mut text = Zeroizing::new(String::new());
+    let read = file.take(MAX_TEXT + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if read as u64 > MAX_TEXT {
+        return Err(Problem::usage(format!("{what} {} is longer than {MAX_TEXT} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+/// Writes a new file and flushes it to the disk; never replaces one.
+pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> Result<(), Problem> {
+    let mode = match access {
+        Access::Secret => 0o600,
+        Access::Public => 0o644,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|error| unwritable(path, &error))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| unwritable(path, &error))
+}
+
+/// Writes a file in place of an older one, which stays until the new one is whole on the disk.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Problem> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary =
+        tempfile::NamedTempFile::new_in(folder).map_err(|error| unwritable(folder, &error))?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    temporary
+        .write_all(content)
+        .and_then(|()| temporary.as_file().set_permissions(readable))
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(|error| unwritable(path, &error))?;
+    temporary.persist(path).map_err(|error| unwritable(path, &error.error))?;
+    Ok(())
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Problem::coded(recipe_spec::Code::HostFull, format!("no space left to write {}", path.display()))
+        }
+        std::io::ErrorKind::AlreadyExists => {
+            Problem::usage(format!("{} exists already; it is not replaced", path.display()))
+        }
+        _ => Problem::usage(format!("cannot write {}: {error}", path.display())),
+    }
+}

@@ -1,0 +1,95 @@
+//! How commands end: statuses, JSON on failure, signals, and readers that go away.
+
+use std::io::Read;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::World;
+
+#[test]
+fn the_statuses_are_in_the_help() {
+    let help = World::new().run("--help").done().stdout;
+    for line in [
+        "0  done or allowed",
+        "1  refused: we decided no",
+        "2  the command line is wrong",
+        "3  could not decide",
+    ] {
+        assert!(help.contains(line), "{help}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_json_too() {
+    let world = World::new();
+    for arguments in
+        ["--format json no-such-command", "sign --format=json", "--format json key public missing.pem"]
+    {
+        let run = world.run(arguments).usage();
+        let value = run.json();
+        assert_eq!(value["result"], "usage", "{value}");
+        assert!(!value["message"].as_str().unwrap().is_empty(), "{value}");
+        assert!(value["code"].is_null(), "{value}");
+    }
+    assert_eq!(world.run("--format yaml catalog").status, 2);
+}
+
+/// Waits until the process catches SIGTERM.
+fn wait_until_it_listens(child: &Child) {
+    let start = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (15 - 1)) != 0 {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it never listens for signals");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_signal_is_an_interruption_with_its_code() {
+    let world = World::new();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        world.path("pipe"),
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .unwrap();
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        // A pipe that nobody writes to keeps the scan waiting.
+        let mut child = world.command("--format json scan pipe").spawn().unwrap();
+        wait_until_it_listens(&child);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!(status.code(), Some(3), "{err}");
+        assert!(err.starts_with("INTERRUPTED: ") && err.contains(name), "{err}");
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&value["code"], &value["result"]), (&"INTERRUPTED".into(), &"failed".into()));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let world = World::new();
+    world.run("key generate key.pem --no-passphrase").done();
+    let mut child = world.command("key public key.pem").spawn().unwrap();
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn names_from_outside_cannot_move_the_cursor() {
+    let world = World::new();
+    let output = world.command("scan").arg("no\u{1b}[2Jsuch").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!said.contains('\u{1b}') && said.contains("u{1b}"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}
