@@ -1,0 +1,481 @@
+//! The ledger: which content each version of a recipe had when it was first verified, and which versions were
+//! authorized. A version never changes its content, and nothing goes back to an older version unasked.
+//!
+//! A file of JSON lines that only ever grows. A line counts once it is whole and flushed; a last line that a kill
+//! tore is cut off at the next opening, and damage anywhere else is an error, because a ledger with a hole would
+//! admit what it was kept to refuse.
+//!
+//! Build metadata (`1.4.0+b`) does not make another version (SemVer §10): what has the same precedence must have the
+//! same content.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use recipe_spec::{Code, RecipeName, Sha256Digest, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+use semver::{BuildMetadata, Version};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes a ledger may have: some 250,000 versions.
+const LEDGER_BYTES: u64 = 64 << 20;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    event: Happened,
+    name: RecipeName,
+    version: Version,
+    recipe: Sha256Digest,
+    at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Happened {
+    Verified,
+    Authorized,
+}
+
+/// How a version came to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is what the repository holds now: it must not be below what was authorized before.
+    Newest,
+    /// A person named this version, and may go back to it.
+    ByVersion,
+}
+
+/// A site's ledger, locked for as long as this value lives: open it for a question and let go of it.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    first: BTreeMap<(RecipeName, Version), Entry>,
+    highest: BTreeMap<RecipeName, Version>,
+}
+
+/// What a version was when it was first verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The recipe's digest.
+    pub recipe: Sha256Digest,
+    /// When it was first verified here.
+    pub first_seen: Timestamp,
+}
+
+/// Why the ledger refuses a recipe, or cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The version was seen with other content.
+    #[error(
+        "{name} {version} was seen on {first_seen} with other content ({recorded}, now {offered}): raise the version"
+    )]
+    Reused {
+        /// The recipe.
+        name: Box<RecipeName>,
+        /// The version offered.
+        version: Box<Version>,
+        /// When the other content was first seen.
+        first_seen: Timestamp,
+        /// The other content's digest.
+        recorded: Sha256Digest,
+        /// The digest offered.
+        offered: Sha256Digest,
+    },
+    /// A higher version is authorized.
+    #[error(
+        "{name} {version} is below {highest}, which is authorized already: ask for the version to go back to it"
+    )]
+    Rollback {
+        /// The recipe.
+        name: Box<RecipeName>,
+        /// The version offered.
+        version: Box<Version>,
+        /// The highest authorized version.
+        highest: Box<Version>,
+    },
+    /// A line in the middle is not one of ours.
+    #[error("{}: line {line} is damaged: restore the ledger from a copy, nothing is decided without it", path.display())]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// It has grown beyond the limit.
+    #[error("{}: larger than {LEDGER_BYTES} bytes", path.display())]
+    TooLarge {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The ledger.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl LedgerError {
+    /// The code of a refusal; none where the site's own folder is at fault.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Reused { .. } => Some(Code::VersionReused),
+            Self::Rollback { .. } => Some(Code::VersionRollback),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some(Code::HostFull)
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
+                Some(Code::Interrupted)
+            }
+            Self::Damaged { .. } | Self::TooLarge { .. } | Self::Io { .. } => None,
+        }
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger, making an empty one where there is none, and waits for other processes to close it. A torn
+    /// last line is cut off.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`], [`LedgerError::TooLarge`], [`LedgerError::Io`].
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let io = |action| move |source| LedgerError::Io { action, path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(io("open"))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock")(errno.into()))?;
+        let mut bytes = Vec::new();
+        (&file).take(LEDGER_BYTES + 1).read_to_end(&mut bytes).map_err(io("read"))?;
+        if bytes.len() as u64 > LEDGER_BYTES {
+            return Err(LedgerError::TooLarge { path: path.to_owned() });
+        }
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).map_err(io("repair"))?;
+        }
+        // The name of a new file is flushed too, or a crash could take the ledger away as a whole.
+        file.sync_all().map_err(io("flush"))?;
+        if let Some(parent) = path.parent() {
+            File::open(parent).and_then(|folder| folder.sync_all()).map_err(io("flush"))?;
+        }
+        file.seek(SeekFrom::Start(whole as u64)).map_err(io("read"))?;
+        let mut ledger =
+            Self { path: path.to_owned(), file, first: BTreeMap::new(), highest: BTreeMap::new() };
+        for (number, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let damaged = || LedgerError::Damaged { path: path.to_owned(), line: number + 1 };
+            let line: Line = serde_json::from_slice(line).map_err(|_| damaged())?;
+            let known = ledger.first.get(&key(&line.name, &line.version)).map(|entry| entry.recipe);
+            let consistent = match line.event {
+                Happened::Verified => known.is_none(),
+                Happened::Authorized => known == Some(line.recipe),
+            };
+            if !consistent {
+                return Err(damaged());
+            }
+            ledger.remember(line);
+        }
+        Ok(ledger)
+    }
+
+    /// Judges and records a recipe whose signature was just verified. Every version is recorded with the content it
+    /// had first, also when it is then refused.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reused`] if the version had other content; [`LedgerError::Rollback`] if it is below the highest
+    /// authorized one and was not asked for by version; [`LedgerError::Io`].
+    pub fn record_verified(
+        &mut self,
+        name: &RecipeName,
+        version: &Version,
+        recipe: Sha256Digest,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Entry, LedgerError> {
+        let entry = match self.entry(name, version) {
+            Some(entry) => entry,
+            None => {
+                self.append(Line {
+                    event: Happened::Verified,
+                    name: name.clone(),
+                    version: version.clone(),
+                    recipe,
+                    at: now,
+                })?;
+                Entry { recipe, first_seen: now }
+            }
+        };
+        self.check_content(name, version, entry, recipe)?;
+        match self.highest_authorized(name) {
+            Some(highest) if asked == Asked::Newest && version.cmp_precedence(highest).is_lt() => {
+                Err(LedgerError::Rollback {
+                    name: name.clone().into(),
+                    version: version.clone().into(),
+                    highest: highest.clone().into(),
+                })
+            }
+            _ => Ok(entry),
+        }
+    }
+
+    /// Records that a version is about to be authorized. Called before the authorization is published: a crash
+    /// between the two then leaves the stricter state.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reused`] if the version was verified with other content, [`LedgerError::Io`].
+    pub fn record_authorized(
+        &mut self,
+        name: &RecipeName,
+        version: &Version,
+        recipe: Sha256Digest,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.record_verified(name, version, recipe, Asked::ByVersion, now)?;
+        self.append(Line {
+            event: Happened::Authorized,
+            name: name.clone(),
+            version: version.clone(),
+            recipe,
+            at: now,
+        })
+    }
+
+    /// What a version was when it was first verified here.
+    pub fn entry(&self, name: &RecipeName, version: &Version) -> Option<Entry> {
+        self.first.get(&key(name, version)).copied()
+    }
+
+    /// The highest version of a recipe that was ever authorized here.
+    pub fn highest_authorized(&self, name: &RecipeName) -> Option<&Version> {
+        self.highest.get(name)
+    }
+
+    fn check_content(
+        &self,
+        name: &RecipeName,
+        version: &Version,
+        entry: Entry,
+        offered: Sha256Digest,
+    ) -> Result<(), LedgerError> {
+        if entry.recipe == offered {
+            return Ok(());
+        }
+        Err(LedgerError::Reused {
+            name: name.clone().into(),
+            version: version.clone().into(),
+            first_seen: entry.first_seen,
+            recorded: entry.recipe,
+            offered,
+        })
+    }
+
+    fn append(&mut self, line: Line) -> Result<(), LedgerError> {
+        let io = |action| {
+            let path = self.path.clone();
+            move |source| LedgerError::Io { action, path, source }
+        };
+        let mut bytes = serde_json::to_vec(&line).map_err(|error| io("write")(error.into()))?;
+        bytes.push(b'\n');
+        let before = self.file.stream_position().map_err(io("write"))?;
+        if before + bytes.len() as u64 > LEDGER_BYTES {
+            return Err(LedgerError::TooLarge { path: self.path.clone() });
+        }
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // Half a line must not be continued by the next one; if this fails too, the next opening cuts it off.
+            let _ = self.file.set_len(before).and_then(|()| self.file.seek(SeekFrom::Start(before)));
+            return Err(io("write")(error));
+        }
+        self.remember(line);
+        Ok(())
+    }
+
+    fn remember(&mut self, line: Line) {
+        match line.event {
+            Happened::Verified => {
+                self.first
+                    .entry(key(&line.name, &line.version))
+                    .or_insert(Entry { recipe: line.recipe, first_seen: line.at });
+            }
+            Happened::Authorized => {
+                let highest = self.highest.entry(line.name).or_insert_with(|| line.version.clone());
+                if highest.cmp_precedence(&line.version).is_lt() {
+                    *highest = line.version;
+                }
+            }
+        }
+    }
+}
+
+/// What identifies a version: its precedence, so without build metadata.
+fn key(name: &RecipeName, version: &Version) -> (RecipeName, Version) {
+    (name.clone(), Version { build: BuildMetadata::EMPTY, ..version.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_395_723;
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        name: RecipeName,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), name: "atlas/web".parse().unwrap() }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("ledger.jsonl")
+        }
+
+        fn verify(&self, version: &str, content: &str, asked: Asked) -> Result<Entry, LedgerError> {
+            Ledger::open(&self.path())?.record_verified(
+                &self.name,
+                &version.parse().unwrap(),
+                Sha256Digest::of(content.as_bytes()),
+                asked,
+                Timestamp::from_unix(NOW),
+            )
+        }
+
+        fn authorize(&self, version: &str, content: &str) -> Result<(), LedgerError> {
+            Ledger::open(&self.path())?.record_authorized(
+                &self.name,
+                &version.parse().unwrap(),
+                Sha256Digest::of(content.as_bytes()),
+                Timestamp::from_unix(NOW),
+            )
+        }
+    }
+
+    fn code(result: Result<impl std::fmt::Debug, LedgerError>) -> Option<Code> {
+        result.unwrap_err().code()
+    }
+
+    #[test]
+    fn a_version_keeps_its_content_and_the_time_it_was_first_seen() {
+        let fixture = Fixture::new();
+        let first = fixture.verify("1.4.0", "a", Asked::Newest).unwrap();
+        assert_eq!(first.first_seen, Timestamp::from_unix(NOW));
+        assert_eq!(fixture.verify("1.4.0", "a", Asked::Newest).unwrap(), first);
+        assert_eq!(code(fixture.verify("1.4.0", "b", Asked::Newest)), Some(Code::VersionReused));
+        assert_eq!(code(fixture.verify("1.4.0", "b", Asked::ByVersion)), Some(Code::VersionReused));
+        fixture.verify("1.4.1", "b", Asked::Newest).unwrap();
+        assert_eq!(std::fs::read_to_string(fixture.path()).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn build_metadata_does_not_make_another_version() {
+        let fixture = Fixture::new();
+        fixture.verify("1.4.0+a", "a", Asked::Newest).unwrap();
+        assert_eq!(code(fixture.verify("1.4.0+b", "b", Asked::Newest)), Some(Code::VersionReused));
+        assert_eq!(code(fixture.verify("1.4.0", "c", Asked::Newest)), Some(Code::VersionReused));
+        fixture.verify("1.4.0-rc.1", "d", Asked::Newest).unwrap();
+    }
+
+    #[test]
+    fn nothing_goes_below_the_highest_authorized_version_unasked() {
+        let fixture = Fixture::new();
+        fixture.verify("1.0.0", "one", Asked::Newest).unwrap();
+        fixture.verify("3.0.0", "three", Asked::Newest).unwrap();
+        fixture.verify("1.5.0", "only verified is not authorized", Asked::Newest).unwrap();
+        fixture.authorize("2.0.0", "two").unwrap();
+        fixture.authorize("1.9.0", "asked for").unwrap();
+        assert_eq!(code(fixture.verify("1.0.0", "one", Asked::Newest)), Some(Code::VersionRollback));
+        assert_eq!(code(fixture.verify("2.0.0-rc.1", "rc", Asked::Newest)), Some(Code::VersionRollback));
+        fixture.verify("1.0.0", "one", Asked::ByVersion).unwrap();
+        fixture.verify("2.0.0", "two", Asked::Newest).unwrap();
+        fixture.verify("2.1.0", "next", Asked::Newest).unwrap();
+        let ledger = Ledger::open(&fixture.path()).unwrap();
+        assert_eq!(ledger.highest_authorized(&fixture.name), Some(&Version::new(2, 0, 0)));
+        assert_eq!(ledger.highest_authorized(&"atlas/other".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_version_refused_as_a_rollback_is_in_the_ledger_all_the_same() {
+        let fixture = Fixture::new();
+        fixture.authorize("2.0.0", "two").unwrap();
+        assert_eq!(code(fixture.verify("1.0.0", "a", Asked::Newest)), Some(Code::VersionRollback));
+        assert_eq!(code(fixture.verify("1.0.0", "b", Asked::ByVersion)), Some(Code::VersionReused));
+    }
+
+    #[test]
+    fn a_version_cannot_be_authorized_with_other_content() {
+        let fixture = Fixture::new();
+        fixture.verify("1.0.0", "a", Asked::Newest).unwrap();
+        assert_eq!(code(fixture.authorize("1.0.0", "b")), Some(Code::VersionReused));
+    }
+
+    #[test]
+    fn whatever_part_of_the_last_line_a_kill_left_the_lines_before_it_count() {
+        let fixture = Fixture::new();
+        fixture.verify("1.0.0", "a", Asked::Newest).unwrap();
+        let whole = std::fs::read(fixture.path()).unwrap();
+        fixture.verify("1.1.0", "b", Asked::Newest).unwrap();
+        let both = std::fs::read(fixture.path()).unwrap();
+        for end in whole.len()..both.len() {
+            std::fs::write(fixture.path(), &both[..end]).unwrap();
+            assert_eq!(
+                code(fixture.verify("1.0.0", "other", Asked::Newest)),
+                Some(Code::VersionReused),
+                "{end}"
+            );
+            fixture.verify("1.1.0", "other", Asked::Newest).unwrap();
+            assert_eq!(std::fs::read(fixture.path()).unwrap().len(), both.len(), "{end}");
+        }
+    }
+
+    #[test]
+    fn damage_elsewhere_is_refused() {
+        let fixture = Fixture::new();
+        fixture.verify("1.0.0", "a", Asked::Newest).unwrap();
+        fixture.authorize("1.1.0", "b").unwrap();
+        let whole = std::fs::read_to_string(fixture.path()).unwrap();
+        let lines: Vec<_> = whole.lines().collect();
+        for damaged in [
+            format!("{}\n\n{}\n", lines[0], lines[1]),
+            whole.replace("verified", "verfied"),
+            whole.replace("\"at\"", "\"of\""),
+            format!("{}\n{}\n", lines[0], lines[2]),
+            format!("{whole}{}\n", lines[0].replace("2026", "2027")),
+            format!("{}\0\n{}\n", lines[0], lines[1]),
+        ] {
+            std::fs::write(fixture.path(), damaged).unwrap();
+            let error = Ledger::open(&fixture.path()).unwrap_err();
+            assert!(matches!(error, LedgerError::Damaged { .. }) && error.code().is_none(), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_processes_take_turns() {
+        let fixture = Fixture::new();
+        let held = Ledger::open(&fixture.path()).unwrap();
+        let path = fixture.path();
+        let (said, heard) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            Ledger::open(&path).unwrap();
+            said.send(()).unwrap();
+        });
+        assert!(heard.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+        drop(held);
+        heard.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        other.join().unwrap();
+    }
+}

@@ -1,0 +1,169 @@
+//! Publishing into real repositories, read back by this module and by git itself.
+
+use std::time::Duration;
+
+use super::*;
+use crate::site::Layout;
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    lock: SiteLock,
+    name: RecipeName,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        std::fs::create_dir(layout.state()).unwrap();
+        init(&layout.authorizations()).unwrap();
+        let lock = SiteLock::acquire(&layout, Duration::ZERO).unwrap();
+        Self { _folder: folder, lock, name: "atlas/web".parse().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.lock.authorizations()
+    }
+
+    fn publish(&self, version: &str, files: &[(&str, &str)]) -> Result<String, PublicationError> {
+        let now = Timestamp::from_unix(1_795_395_723);
+        publish(&self.lock, &self.name, &version.parse().unwrap(), &contents(files), "authorize", now)
+    }
+
+    fn lookup(&self, version: Option<&str>) -> Result<Published, PublicationError> {
+        lookup(&self.path(), &self.name, version.map(|version| version.parse().unwrap()).as_ref())
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output =
+            std::process::Command::new("git").arg("-C").arg(self.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn contents(files: &[(&str, &str)]) -> Files {
+    files
+        .iter()
+        .map(|(path, text)| {
+            let executable = path.ends_with(".sh");
+            (path.parse().unwrap(), PayloadFile { bytes: text.as_bytes().to_vec(), executable })
+        })
+        .collect()
+}
+
+const FILES: &[(&str, &str)] = &[
+    (AUTHORIZATION_FILE, "{}\n"),
+    ("evidence/scan.json", "[]"),
+    ("recipe/recipe.toml", "x"),
+    ("recipe/scripts/a.sh", "#!/bin/sh"),
+];
+
+#[test]
+fn what_is_published_is_read_back_and_git_reads_it_too() {
+    let fixture = Fixture::new();
+    let commit = fixture.publish("1.4.0", FILES).unwrap();
+    let published = fixture.lookup(None).unwrap();
+    assert_eq!((&published.commit, &published.version), (&commit, &Version::new(1, 4, 0)));
+    assert_eq!(published.files, contents(FILES));
+    assert_eq!(published.file(AUTHORIZATION_FILE), Some(&b"{}\n"[..]));
+    assert_eq!(published.file("../x"), None);
+    fixture.git(&["fsck", "--strict"]);
+    assert_eq!(
+        fixture.git(&["ls-tree", "-r", "main", "--format=%(objectmode) %(path)"]).lines().collect::<Vec<_>>(),
+        [
+            "100644 atlas/web/1.4.0/authorization.intoto.jsonl",
+            "100644 atlas/web/1.4.0/evidence/scan.json",
+            "100644 atlas/web/1.4.0/recipe/recipe.toml",
+            "100755 atlas/web/1.4.0/recipe/scripts/a.sh"
+        ]
+    );
+}
+
+#[test]
+fn each_publication_is_one_commit_on_the_one_before_and_other_versions_stay() {
+    let fixture = Fixture::new();
+    let first = fixture.publish("1.4.0", FILES).unwrap();
+    let second = fixture.publish("1.10.0", &[(AUTHORIZATION_FILE, "b")]).unwrap();
+    assert_eq!(fixture.git(&["log", "--format=%H", "main"]).lines().collect::<Vec<_>>(), [second, first]);
+    assert_eq!(fixture.lookup(Some("1.4.0")).unwrap().files, contents(FILES));
+    assert_eq!(fixture.lookup(None).unwrap().version, Version::new(1, 10, 0));
+    fixture.publish("1.10.0", &[(AUTHORIZATION_FILE, "again")]).unwrap();
+    assert_eq!(fixture.lookup(None).unwrap().files, contents(&[(AUTHORIZATION_FILE, "again")]));
+    fixture.publish("2.0.0-rc.1", FILES).unwrap();
+    fixture.publish("1.9.0", FILES).unwrap();
+    let listed = list(&fixture.path()).unwrap();
+    let versions: Vec<_> = listed.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    assert_eq!(versions, ["atlas/web 1.4.0", "atlas/web 1.9.0", "atlas/web 1.10.0", "atlas/web 2.0.0-rc.1"]);
+}
+
+#[test]
+fn what_was_never_published_is_not_authorized() {
+    let fixture = Fixture::new();
+    assert_eq!(list(&fixture.path()).unwrap(), []);
+    assert_eq!(fixture.lookup(None).unwrap_err().code(), Some(Code::NotAuthorized));
+    fixture.publish("1.4.0", FILES).unwrap();
+    let error = fixture.lookup(Some("1.5.0")).unwrap_err();
+    assert_eq!(error.to_string(), "atlas/web@1.5.0 is not authorized at this site");
+    let other = lookup(&fixture.path(), &"atlas/other".parse().unwrap(), None).unwrap_err();
+    assert_eq!(other.code(), Some(Code::NotAuthorized));
+}
+
+#[test]
+fn a_reference_that_moved_meanwhile_is_not_overwritten() {
+    let fixture = Fixture::new();
+    let first = fixture.publish("1.4.0", FILES).unwrap();
+    let second = fixture.publish("1.5.0", FILES).unwrap();
+    let shelf = Shelf::open(&fixture.path()).unwrap();
+    let (first, second): (Oid, Oid) = (first.parse().unwrap(), second.parse().unwrap());
+    let stale = shelf.repository.reference_matching(BRANCH, first, true, first, "stale");
+    assert_eq!(stale.err().unwrap().code(), ErrorCode::Modified);
+    assert_eq!(shelf.tip().unwrap(), Some(second));
+}
+
+#[test]
+fn what_a_kill_leaves_behind_changes_nothing_and_stops_nothing() {
+    let fixture = Fixture::new();
+    let first = fixture.publish("1.4.0", FILES).unwrap();
+    let shelf = Shelf::open(&fixture.path()).unwrap();
+    shelf.repository.blob(b"an object that nothing names").unwrap();
+    std::fs::write(fixture.path().join("refs/heads/main.lock"), "").unwrap();
+    assert_eq!(fixture.lookup(None).unwrap().commit, first);
+    fixture.publish("1.5.0", FILES).unwrap();
+    assert_eq!(fixture.lookup(None).unwrap().version, Version::new(1, 5, 0));
+}
+
+#[test]
+fn the_same_publication_is_the_same_commit_anywhere() {
+    assert_eq!(
+        Fixture::new().publish("1.4.0", FILES).unwrap(),
+        Fixture::new().publish("1.4.0", FILES).unwrap()
+    );
+}
+
+#[test]
+fn too_much_is_refused_before_anything_is_written() {
+    let fixture = Fixture::new();
+    let many: Vec<_> = (0..=super::FILES).map(|number| format!("evidence/{number}")).collect();
+    let many: Vec<_> = many.iter().map(|path| (path.as_str(), "")).collect();
+    assert!(matches!(fixture.publish("1.0.0", &many), Err(PublicationError::TooLarge { .. })));
+    assert_eq!(list(&fixture.path()).unwrap(), []);
+}
+
+#[test]
+fn a_link_in_the_repository_is_damage() {
+    let fixture = Fixture::new();
+    fixture.publish("1.4.0", FILES).unwrap();
+    let shelf = Shelf::open(&fixture.path()).unwrap();
+    let blob = shelf.repository.blob(b"/etc/passwd").unwrap();
+    let mut folder = shelf.repository.treebuilder(None).unwrap();
+    folder.insert(AUTHORIZATION_FILE, blob, FileMode::Link.into()).unwrap();
+    let folder = folder.write().unwrap();
+    let (tip, root) = shelf.root().unwrap().unwrap();
+    let tree = shelf.graft(Some(&root), &["atlas", "web", "1.4.0"], folder).unwrap();
+    let who = Signature::new("x", "x@localhost", &Time::new(0, 0)).unwrap();
+    let parent = shelf.repository.find_commit(tip).unwrap();
+    let tree = shelf.repository.find_tree(tree).unwrap();
+    shelf.repository.commit(Some(BRANCH), &who, &who, "x", &tree, &[&parent]).unwrap();
+    assert!(matches!(fixture.lookup(None), Err(PublicationError::Damaged { .. })));
+}

@@ -1,0 +1,99 @@
+//! The site lock: one process at a time changes what a site publishes.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::{Layout, SiteError};
+
+/// How often a waiting process looks again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The held lock of one site. A function that changes what the site publishes takes it as a parameter, so that it
+/// cannot be called without. Released when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct SiteLock {
+    layout: Layout,
+    _file: File,
+}
+
+impl SiteLock {
+    /// Takes the lock, waiting at most `patience` for another process to let go of it.
+    ///
+    /// # Errors
+    /// [`SiteError::Locked`] when it is still held then; [`SiteError::Io`] when the file cannot be opened.
+    pub fn acquire(layout: &Layout, patience: Duration) -> Result<Self, SiteError> {
+        let path = layout.lock();
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| SiteError::io("open", &path, source))?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { layout: layout.clone(), _file: file }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(POLL),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(SiteError::Locked { path, seconds: patience.as_secs() });
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(SiteError::io("lock", &path, errno.into())),
+            }
+        }
+    }
+
+    /// The site that is locked.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The repository of authorizations of the locked site.
+    pub fn authorizations(&self) -> PathBuf {
+        self.layout.authorizations()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(folder: &tempfile::TempDir) -> Layout {
+        let layout = Layout::new(folder.path());
+        std::fs::create_dir(layout.state()).unwrap();
+        layout
+    }
+
+    #[test]
+    fn a_second_holder_is_refused_and_admitted_after_the_first_lets_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&folder);
+        let held = SiteLock::acquire(&layout, Duration::ZERO).unwrap();
+        assert!(matches!(
+            SiteLock::acquire(&layout, Duration::from_millis(1)),
+            Err(SiteError::Locked { .. })
+        ));
+        drop(held);
+        SiteLock::acquire(&layout, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_waiting_process_gets_the_lock_when_it_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&folder);
+        let held = SiteLock::acquire(&layout, Duration::ZERO).unwrap();
+        let waiting = std::thread::spawn({
+            let layout = layout.clone();
+            move || SiteLock::acquire(&layout, Duration::from_secs(20)).map(|_| ())
+        });
+        std::thread::sleep(POLL);
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    }
+}

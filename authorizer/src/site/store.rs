@@ -1,0 +1,122 @@
+//! Reading and writing the site's own files: bounded, with explicit modes, and never half.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::SiteError;
+
+/// What others may do with a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Read it.
+    Public,
+    /// Nothing.
+    Private,
+}
+
+impl Access {
+    fn file(self) -> u32 {
+        match self {
+            Self::Public => 0o644,
+            Self::Private => 0o600,
+        }
+    }
+
+    fn folder(self) -> u32 {
+        match self {
+            Self::Public => 0o755,
+            Self::Private => 0o700,
+        }
+    }
+}
+
+/// The text of a file of at most `limit` bytes.
+pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, SiteError> {
+    let io = |source| SiteError::io("read", path, source);
+    let mut text = String::new();
+    File::open(path).map_err(io)?.take(limit + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > limit {
+        return Err(SiteError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(text)
+}
+
+/// Makes a folder with exactly these permissions, whatever the umask.
+pub(super) fn make_folder(path: &Path, access: Access) -> Result<(), SiteError> {
+    DirBuilder::new()
+        .mode(access.folder())
+        .create(path)
+        .map_err(|source| SiteError::io("make", path, source))?;
+    fs::set_permissions(path, Permissions::from_mode(access.folder()))
+        .map_err(|source| SiteError::io("make", path, source))
+}
+
+/// Writes a new file with exactly these permissions, whatever the umask, and flushes it.
+pub(super) fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), SiteError> {
+    write_mode(path, bytes, access.file())
+}
+
+/// As [`write_new`], for a file that may be run.
+pub(super) fn write_new_program(path: &Path, bytes: &[u8]) -> Result<(), SiteError> {
+    write_mode(path, bytes, Access::Public.folder())
+}
+
+fn write_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SiteError> {
+    let write = || -> std::io::Result<()> {
+        // Private until it is whole.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()
+    };
+    write().map_err(|source| SiteError::io("write", path, source))
+}
+
+/// Replaces a file, so that a reader sees the old text or the new one and a crash leaves one of them.
+pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), SiteError> {
+    let io = |source| SiteError::io("replace", path, source);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut next = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    next.write_all(bytes).map_err(io)?;
+    next.as_file().set_permissions(Permissions::from_mode(access.file())).map_err(io)?;
+    next.as_file().sync_all().map_err(io)?;
+    next.persist(path).map_err(|error| io(error.error))?;
+    sync_folder(folder)
+}
+
+/// Flushes the names in a folder.
+pub(super) fn sync_folder(path: &Path) -> Result<(), SiteError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| SiteError::io("flush", path, source))
+}
+
+/// Refuses what others than the owner may use in any way.
+pub(super) fn check_private(path: &Path) -> Result<(), SiteError> {
+    let mode = mode(path)?.unwrap_or(0);
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(SiteError::Mode { path: path.to_owned(), mode, access: "read", fix: "go-rwx" })
+}
+
+/// Refuses what others than the owner may change. What does not exist nobody can.
+pub(super) fn check_unwritable(path: &Path) -> Result<(), SiteError> {
+    match mode(path)? {
+        Some(mode) if mode & 0o022 != 0 => {
+            Err(SiteError::Mode { path: path.to_owned(), mode, access: "change", fix: "go-w" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The permission bits of what `path` leads to.
+fn mode(path: &Path) -> Result<Option<u32>, SiteError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found.mode() & 0o7777)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SiteError::io("look at", path, error)),
+    }
+}
