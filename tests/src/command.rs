@@ -51,7 +51,11 @@ impl Run {
     /// If it did not, with what it said.
     #[must_use]
     pub fn done(self) -> Self {
-        assert_eq!(self.status, 0, "the command ended with {}: {}\n{:#}", self.status, self.stderr, self.json);
+        assert_eq!(
+            self.status, 0,
+            "the command ended with {}: {}\n{:#}",
+            self.status, self.stderr, self.json
+        );
         self
     }
 

@@ -159,7 +159,7 @@ impl Story {
 
     fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["stage", "result", "seconds"]);
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["stage", "result", "seconds"]);
         if let Some(column) = table.column_mut(2) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -33,7 +33,10 @@ impl Vo {
         let (ca, key, public, certificate) =
             (at("ca"), at("signer.key.pem"), at("signer.pub.pem"), at("signer.cert.pem"));
         let call = |arguments: &[&dyn AsRef<std::ffi::OsStr>]| {
-            Countersign::new(arguments.iter().map(|a| a.as_ref().to_owned())).passphrase(&passphrase).run().done()
+            Countersign::new(arguments.iter().map(|a| a.as_ref().to_owned()))
+                .passphrase(&passphrase)
+                .run()
+                .done()
         };
         let _ = call(&[&"ca", &"init", &ca, &"--organisation", &name]);
         let _ = call(&[&"key", &"generate", &key]);
@@ -41,7 +44,15 @@ impl Vo {
         let pem = printed.json["publicKey"].as_str().expect("a public key is printed");
         std::fs::write(&public, pem).expect("the public key is written");
         let _ = call(&[
-            &"ca", &"issue", &ca, &"--name", &"signer", &"--public-key", &public, &"--out", &certificate,
+            &"ca",
+            &"issue",
+            &ca,
+            &"--name",
+            &"signer",
+            &"--public-key",
+            &public,
+            &"--out",
+            &certificate,
         ]);
         let recipes = Repository::init(&folder.join("recipes"));
         Self { name: name.to_owned(), ca, key, certificate, passphrase, recipes }

@@ -1,0 +1,156 @@
+//! The journal of one run: every event goes to the log file and to whoever watches; stages are timed here.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::events::{Event, Stage};
+use crate::stopped::Stopped;
+
+/// Most bytes of one log; what a guest prints beyond it is not kept.
+const MAX_LOG: u64 = 64 << 20;
+
+/// How long a stage took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Timing {
+    /// The stage.
+    pub stage: Stage,
+    /// Its seconds.
+    pub seconds: f64,
+}
+
+/// Where events go.
+pub struct Journal<'a> {
+    watcher: &'a mut dyn FnMut(&Event),
+    log: Option<(PathBuf, File, u64)>,
+    start: Instant,
+    timings: Vec<Timing>,
+    cold_boots: u32,
+}
+
+impl<'a> Journal<'a> {
+    /// A journal that only tells `watcher`.
+    pub fn new(watcher: &'a mut dyn FnMut(&Event)) -> Self {
+        Self { watcher, log: None, start: Instant::now(), timings: Vec::new(), cold_boots: 0 }
+    }
+
+    /// Also writes every event as a line of JSON, with the seconds since the start, to a new file.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn log_to(mut self, path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        self.log = Some((path.to_owned(), file, 0));
+        Ok(self)
+    }
+
+    /// The log file, if there is one.
+    #[must_use]
+    pub fn log_path(&self) -> Option<&Path> {
+        self.log.as_ref().map(|(path, ..)| path.as_path())
+    }
+
+    /// The stages that ended well so far.
+    #[must_use]
+    pub fn timings(&self) -> &[Timing] {
+        &self.timings
+    }
+
+    /// How many machines were booted from nothing.
+    #[must_use]
+    pub fn cold_boots(&self) -> u32 {
+        self.cold_boots
+    }
+
+    /// Counts one more machine booted from nothing.
+    pub fn cold_boot(&mut self) {
+        self.cold_boots += 1;
+    }
+
+    /// Tells of an event.
+    pub fn tell(&mut self, event: Event) {
+        if let Some((_, file, written)) = &mut self.log
+            && let Ok(mut line) =
+                serde_json::to_vec(&Line { at: self.start.elapsed().as_secs_f64(), event: &event })
+        {
+            line.push(b'\n');
+            *written += line.len() as u64;
+            // A log that cannot be written (a full disk) must not change what is decided.
+            if *written <= MAX_LOG && file.write_all(&line).is_err() {
+                self.log = None;
+            }
+        }
+        (self.watcher)(&event);
+    }
+
+    /// Runs one stage; `detail` says its result in a few words.
+    ///
+    /// # Errors
+    /// What `work` says, with the stage noted.
+    pub fn stage<T>(
+        &mut self,
+        stage: Stage,
+        detail: impl FnOnce(&T) -> String,
+        work: impl FnOnce(&mut Self) -> Result<T, Stopped>,
+    ) -> Result<T, Stopped> {
+        self.tell(Event::StageStarted { stage });
+        let start = Instant::now();
+        match work(self) {
+            Ok(value) => {
+                let seconds = start.elapsed().as_secs_f64();
+                self.timings.push(Timing { stage, seconds });
+                self.tell(Event::StageFinished { stage, seconds, detail: detail(&value) });
+                Ok(value)
+            }
+            Err(mut stopped) => {
+                stopped.stage.get_or_insert(stage);
+                Err(stopped)
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use recipe_spec::Code;
+
+    #[test]
+    fn a_stage_is_told_timed_and_noted_in_its_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        let mut seen = Vec::new();
+        let mut watcher = |event: &Event| seen.push(event.clone());
+        let mut journal = Journal::new(&mut watcher).log_to(&path).unwrap();
+        let value = journal.stage(Stage::Scan, |n| format!("{n} findings"), |_| Ok(3)).unwrap();
+        assert_eq!(value, 3);
+        assert_eq!(journal.timings().len(), 1);
+        let stopped = journal
+            .stage(
+                Stage::Seal,
+                |(): &()| String::new(),
+                |_| Err(Stopped::new(Code::HostFull, "no space left")),
+            )
+            .unwrap_err();
+        assert_eq!(stopped.stage, Some(Stage::Seal));
+        assert_eq!(journal.timings().len(), 1);
+        drop(journal);
+        assert_eq!(seen.len(), 3);
+        let log = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[1]["detail"], "3 findings");
+        assert_eq!(lines[2]["event"], "stage-started");
+    }
+}

@@ -1,0 +1,313 @@
+//! The site's machines: one place that turns `site.toml`, a base and a disk into what the harness starts, for
+//! building, testing and deploying alike.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use harness::accelerator::{ProbeGuest, probe};
+use harness::arguments::MACHINE_TYPE;
+use harness::{
+    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Forward, Initrd, Machine,
+    MachineLimits, MachineSpec, Network, Origin, Output, Prefix, Probe, Qemu, RelayEvent, RelayLimits,
+    RelayPolicy, RelaySpec, SameUser, SystemState, UserRange, fetch_download,
+};
+use recipe_spec::manifest::{FunctionTest, Manifest};
+use recipe_spec::{Code, OriginName, Sha256Digest};
+
+use crate::authorization::{Acceleration, BuilderEvidence};
+use crate::base::{INITRD_FILE, KERNEL_FILE, NANO_FILE, VerifiedBase};
+use crate::events::Event;
+use crate::journal::Journal;
+use crate::site::Site;
+use crate::site::config;
+use crate::stopped::Stopped;
+use crate::suite::{TestOutcome, TestResult};
+
+/// Suite name of a VO's function tests in evidence.
+pub const FUNCTION_SUITE: &str = "vo";
+/// A guest that does not power off within this time is killed, and nothing of it is kept.
+const POWER_OFF: Duration = Duration::from_secs(180);
+/// Output of one test that is read.
+const TEST_OUTPUT: u64 = 256 * 1024;
+/// Lines of a failed test's output that are shown.
+const TEST_LINES: usize = 20;
+/// Largest `download`: it passes through this process's memory.
+const DOWNLOAD_BYTES: u64 = 256 << 20;
+
+/// How machines run at this site, found out once for each run.
+#[derive(Debug)]
+pub struct Machines<'a> {
+    site: &'a Site,
+    qemu: Qemu,
+    probe: Probe,
+    folder: PathBuf,
+    fetched: Arc<Mutex<Vec<RelayEvent>>>,
+}
+
+impl<'a> Machines<'a> {
+    /// Finds QEMU and what it can run on, says it aloud, and asks the site's policy. Machines live below `folder`.
+    ///
+    /// # Errors
+    /// `NO_QEMU`, also where only emulation works and the policy refuses it; what the probe says.
+    pub fn prepare(
+        site: &'a Site,
+        base: &VerifiedBase,
+        folder: &Path,
+        journal: &mut Journal<'_>,
+    ) -> Result<Self, Stopped> {
+        let qemu = Qemu::find()?;
+        let guest = ProbeGuest {
+            kernel: base.pinned(KERNEL_FILE),
+            nano: base.pinned(NANO_FILE),
+            confinement: confinement(site),
+            scratch: folder.to_owned(),
+        };
+        let probe = probe(&qemu, &guest, &site.layout().accelerator())?;
+        if probe.accelerator == Accelerator::Tcg {
+            if !site.config().policy.allow_emulation {
+                return Err(Stopped::new(Code::NoQemu, format!("{}, and the site's policy refuses it", probe.reason))
+                    .hint("use a host with KVM, or set allow_emulation = true in site.toml: software emulation is no security boundary"));
+            }
+            journal.tell(Event::Note { text: format!("{}; this is no security boundary", probe.reason) });
+        }
+        if !rustix::process::geteuid().is_root() && site.config().executor.allow_same_user {
+            let text = "QEMU runs as this user, because this process is not root: an escaped QEMU could do what you can";
+            journal.tell(Event::Note { text: text.to_owned() });
+        }
+        Ok(Self { site, qemu, probe, folder: folder.to_owned(), fetched: Arc::default() })
+    }
+
+    /// A few words on how machines run.
+    #[must_use]
+    pub fn described(&self) -> String {
+        format!("QEMU {}, {}", self.qemu.version, self.probe.accelerator)
+    }
+
+    /// The version of QEMU.
+    #[must_use]
+    pub fn qemu_version(&self) -> &str {
+        &self.qemu.version
+    }
+
+    /// What machines run on.
+    #[must_use]
+    pub fn accelerator(&self) -> Accelerator {
+        self.probe.accelerator
+    }
+
+    /// What an authorization says of what built it.
+    #[must_use]
+    pub fn evidence(&self) -> BuilderEvidence {
+        let (cpu, accelerator) = match self.probe.accelerator {
+            Accelerator::Kvm => ("host", Acceleration::Kvm),
+            Accelerator::Tcg => ("qemu64", Acceleration::Tcg),
+        };
+        BuilderEvidence {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            qemu: self.qemu.version.clone(),
+            machine: MACHINE_TYPE.to_owned(),
+            cpu: cpu.to_owned(),
+            accelerator,
+        }
+    }
+
+    /// A machine to apply recipes in: no network card, and a relay to the origins that the VO's recipe declares.
+    pub(crate) fn building(
+        &self,
+        base: &VerifiedBase,
+        disk: DiskSpec,
+        manifest: &Manifest,
+    ) -> Result<Machine, Stopped> {
+        let fetched = Arc::clone(&self.fetched);
+        let relay = RelaySpec {
+            policy: RelayPolicy { origins: self.declared_origins(&manifest.network.fetch)? },
+            limits: RelayLimits::STANDARD,
+            events: Arc::new(move |event| fetched.lock().unwrap_or_else(PoisonError::into_inner).push(event)),
+        };
+        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
+        self.spawn(base, "build", disk, Network::None, Some(relay), Some(limit))
+    }
+
+    /// A machine to test a sealed disk in: as it will be deployed, with nothing forwarded.
+    pub(crate) fn testing(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
+        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
+        self.spawn(base, "test", disk, Network::Restricted { forwards: Vec::new() }, None, Some(limit))
+    }
+
+    /// A machine that stays.
+    ///
+    /// # Errors
+    /// As the harness says: digests, QEMU, users.
+    pub fn instance(
+        &self,
+        base: &VerifiedBase,
+        disk: DiskSpec,
+        forwards: Vec<Forward>,
+    ) -> Result<Machine, Stopped> {
+        self.spawn(base, "instance", disk, Network::Restricted { forwards }, None, None)
+    }
+
+    fn spawn(
+        &self,
+        base: &VerifiedBase,
+        name: &str,
+        disk: DiskSpec,
+        network: Network,
+        relay: Option<RelaySpec>,
+        wall_clock: Option<Duration>,
+    ) -> Result<Machine, Stopped> {
+        let spec = MachineSpec {
+            name: name.to_owned(),
+            kernel: base.pinned(KERNEL_FILE),
+            initrd: Initrd::Disk(base.pinned(INITRD_FILE)),
+            command_line: DISK_COMMAND_LINE.to_owned(),
+            memory_mib: self.site.config().executor.memory_mib.get(),
+            disk: Some(disk),
+            network,
+            relay,
+            accelerator: self.probe.accelerator,
+            confinement: confinement(self.site),
+            run_dir: self.folder.join(name),
+            limits: MachineLimits { wall_clock, ..MachineLimits::STANDARD },
+        };
+        Ok(Machine::spawn(&self.qemu, spec)?)
+    }
+
+    fn declared_origins(&self, declared: &[OriginName]) -> Result<Vec<Origin>, Stopped> {
+        declared.iter().map(|name| self.origin(name)).collect()
+    }
+
+    fn origin(&self, name: &OriginName) -> Result<Origin, Stopped> {
+        let configured = self.site.config().origins.get(name).filter(|origin| !origin.mirrors.is_empty());
+        let configured = configured.ok_or_else(|| {
+            Stopped::new(
+                Code::BadRecipe,
+                format!("the recipe fetches from `{name}`, which this site does not know"),
+            )
+            .hint(format!("the site's security officer can add [origins.{name}] to site.toml"))
+        })?;
+        to_origin(name, configured)
+    }
+
+    /// Fetches the content of a `download` step on the host.
+    pub(crate) fn download(&self, url: &str, sha256: Sha256Digest) -> Result<Vec<u8>, Stopped> {
+        let origins = self.site.config().origins.iter().map(|(name, origin)| to_origin(name, origin));
+        let policy = RelayPolicy { origins: origins.collect::<Result<_, _>>()? };
+        let mut content = Vec::new();
+        let limits = DownloadLimits { bytes: DOWNLOAD_BYTES, ..DownloadLimits::STANDARD };
+        fetch_download(url, &sha256, &limits, &policy, &mut content)?;
+        Ok(content)
+    }
+
+    /// Tells of what the relay was asked for since the last call, and gives it for the evidence.
+    pub(crate) fn drain_fetched(&self, journal: &mut Journal<'_>) -> Vec<Event> {
+        let events = std::mem::take(&mut *self.fetched.lock().unwrap_or_else(PoisonError::into_inner));
+        let events: Vec<_> = events
+            .into_iter()
+            .map(|event| Event::Fetched { url: event.url, status: event.status, bytes: event.bytes })
+            .collect();
+        for event in &events {
+            journal.tell(event.clone());
+        }
+        events
+    }
+
+    /// How long a machine may take to power off.
+    pub(crate) fn power_off_limit(&self) -> Duration {
+        POWER_OFF
+    }
+}
+
+fn to_origin(name: &OriginName, configured: &config::Origin) -> Result<Origin, Stopped> {
+    let prefixes = configured.mirrors.iter().map(|mirror| Prefix::parse(mirror.as_str()));
+    let prefixes = prefixes
+        .collect::<Result<_, _>>()
+        .map_err(|error| Stopped::new(Code::HostFailed, format!("site.toml, origins.{name}: {error}")))?;
+    Ok(Origin { name: name.clone(), prefixes })
+}
+
+/// How the site's QEMUs are confined.
+#[must_use]
+pub fn confinement(site: &Site) -> Confinement {
+    let executor = &site.config().executor;
+    let same_user = if executor.allow_same_user { SameUser::Allowed } else { SameUser::Refused };
+    let (first, count) = (executor.first_uid.get(), executor.uids.get());
+    Confinement { users: UserRange { first, count, ..UserRange::standard() }, same_user }
+}
+
+/// Waits for the agent's first word and then until the system is up.
+///
+/// # Errors
+/// `MACHINE_FAILED`, or `CONTROL_LOST` where the disk holds recipes.
+pub fn await_running(machine: &mut Machine, site: &Site, journal: &mut Journal<'_>) -> Result<(), Stopped> {
+    let limit = Duration::from_secs(site.config().executor.boot_seconds.get().into());
+    let start = Instant::now();
+    machine.wait_hello(limit)?;
+    match machine.wait_running(limit.saturating_sub(start.elapsed()))? {
+        SystemState::Running => {}
+        SystemState::Degraded => {
+            journal.tell(Event::Note {
+                text: "the guest's systemd says that a unit failed (degraded)".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the VO's function tests, each once, in order.
+///
+/// # Errors
+/// Only what loses the machine: a test that fails is a result.
+pub fn run_function_tests(
+    machine: &mut Machine,
+    manifest: &Manifest,
+    journal: &mut Journal<'_>,
+) -> Result<Vec<TestResult>, Stopped> {
+    manifest.tests.iter().map(|test| run_function_test(machine, test, journal)).collect()
+}
+
+fn run_function_test(
+    machine: &mut Machine,
+    test: &FunctionTest,
+    journal: &mut Journal<'_>,
+) -> Result<TestResult, Stopped> {
+    let start = Instant::now();
+    let exec = Exec {
+        argv: ["/bin/sh", "-c", test.run.as_str()].map(str::to_owned).to_vec(),
+        env: BTreeMap::new(),
+        cwd: None,
+        user: None,
+        timeout_ms: u64::from(test.timeout.seconds()) * 1000,
+        output_limit: TEST_OUTPUT,
+    };
+    let mut said = Vec::new();
+    let exited = machine.exec(exec, &mut |output| {
+        let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
+        said.extend_from_slice(bytes);
+    })?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    if !said.is_empty() {
+        journal.tell(Event::Output { text: said.clone() });
+    }
+    let passed = exited.status == Some(0) && !exited.timed_out;
+    let mut detail = Vec::new();
+    if !passed {
+        detail.push(match (exited.timed_out, exited.status, exited.signal) {
+            (true, ..) => format!("line {}: not done after {} s", test.line, test.timeout.seconds()),
+            (_, Some(status), _) => format!("line {}: exit status {status}", test.line),
+            (_, _, Some(signal)) => format!("line {}: ended by signal {signal}", test.line),
+            _ => format!("line {}: ended without a status", test.line),
+        });
+        let lines: Vec<_> = said.lines().collect();
+        detail.extend(lines[lines.len().saturating_sub(TEST_LINES)..].iter().map(ToString::to_string));
+    }
+    Ok(TestResult {
+        suite: FUNCTION_SUITE.to_owned(),
+        name: test.name.clone(),
+        result: if passed { TestOutcome::Passed } else { TestOutcome::Failed },
+        seconds: start.elapsed().as_secs_f64(),
+        detail,
+    })
+}

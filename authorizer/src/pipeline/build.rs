@@ -1,0 +1,303 @@
+//! Base image, VO's recipe, site's recipes: from a scanned recipe to two sealed layers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use harness::{AgentErrorKind, DiskSpec, HarnessError, Machine, Output, Pinned, StepOutcome};
+use recipe_spec::manifest::{DECLARED_FILE, Manifest, Step, StepKind};
+use recipe_spec::{Code, Payload, Recipe, Sha256Digest, Timestamp};
+use serde::Serialize;
+
+use super::revocation::{ask, selectors_of_site};
+use super::scan::ScannedRecipe;
+use super::site_recipes;
+use crate::authorization::LayerRole;
+use crate::base::{DISK_FILE, VerifiedBase};
+use crate::events::{Event, Stage};
+use crate::journal::Journal;
+use crate::machines::{Machines, await_running};
+use crate::site::Site;
+use crate::stopped::Stopped;
+
+/// Where a recipe's files lie in the guest while it is applied.
+const PAYLOAD: &str = "/run/countersign/payload";
+
+/// A sealed layer: read-only, owned by the site, named by its digest.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Who made it.
+    pub role: LayerRole,
+    /// Digest of all inputs; it finds a layer and proves nothing.
+    pub key: Sha256Digest,
+    /// Digest of its bytes.
+    pub sha256: Sha256Digest,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// What one step did, for the evidence.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedStep {
+    /// `VO/name@version` of the recipe.
+    pub recipe: String,
+    /// Line of the step in its manifest.
+    pub line: usize,
+    /// Kind and object.
+    pub step: String,
+    /// As the build machine said: for people, it proves nothing.
+    pub outcome: StepOutcome,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A disk on which both recipes were applied; the machine that did it is gone.
+#[derive(Debug)]
+pub struct Sealed {
+    pub(super) scanned: ScannedRecipe,
+    pub(super) base: VerifiedBase,
+    pub(super) site_recipes: Vec<Recipe>,
+    pub(super) layers: [Layer; 2],
+    pub(super) steps: Vec<AppliedStep>,
+    pub(super) fetched: Vec<Event>,
+}
+
+impl Sealed {
+    /// The layers, bottom up, each with the digest that a launch checks.
+    pub(super) fn pinned_layers(&self) -> Vec<Pinned> {
+        self.layers.iter().map(|layer| Pinned::new(&layer.path, layer.sha256)).collect()
+    }
+}
+
+/// Boots a build machine, applies the recipes, and seals the disk.
+pub(super) fn build(
+    scanned: ScannedRecipe,
+    base: VerifiedBase,
+    site: &Site,
+    machines: &Machines<'_>,
+    clock: &dyn Fn() -> Timestamp,
+    journal: &mut Journal<'_>,
+) -> Result<Sealed, Stopped> {
+    let site_recipes = site_recipes::load(site)?;
+    let _clear =
+        ask(site, &selectors_of_site(base.sha256(), site_recipes.iter().map(Recipe::digest)), clock())?;
+    let recipe = scanned.clear().verified().recipe();
+    let keys = layer_keys(&base, recipe, &site_recipes, machines);
+    let limit = Duration::from_secs(site.config().executor.authorize_seconds.get().into());
+    let deadline = Instant::now() + limit;
+
+    let mut machine = journal.stage(
+        Stage::Boot,
+        |_: &Machine| machines.described(),
+        |journal| {
+            journal.cold_boot();
+            let disk = DiskSpec {
+                base: base.pinned(DISK_FILE),
+                layers: Vec::new(),
+                overlays: vec!["vo".into(), "site".into()],
+            };
+            let mut machine = machines.building(&base, disk, recipe.manifest())?;
+            await_running(&mut machine, site, journal)?;
+            machine.open_relay()?;
+            Ok(machine)
+        },
+    )?;
+    let mut applying = Applying { site, machine: &mut machine, machines, deadline, steps: Vec::new() };
+    journal.stage(
+        Stage::ApplyVo,
+        |count| format!("{count} steps"),
+        |journal| {
+            applying.apply(recipe.manifest(), recipe.payload(), "vo", journal)?;
+            applying.machine.freeze()?;
+            applying.machine.switch_overlay()?;
+            applying.machine.thaw()?;
+            Ok(recipe.manifest().steps.len())
+        },
+    )?;
+    journal.stage(
+        Stage::ApplySite,
+        |count| format!("{count} recipes"),
+        |journal| {
+            let declared = serde_json::to_vec(&recipe.manifest().declared()).map_err(Stopped::internal)?;
+            applying.machine.write_file(DECLARED_FILE, 0o644, &declared)?;
+            for (number, site_recipe) in site_recipes.iter().enumerate() {
+                let folder = format!("site-{number}");
+                applying.apply(site_recipe.manifest(), site_recipe.payload(), &folder, journal)?;
+            }
+            Ok(site_recipes.len())
+        },
+    )?;
+    let steps = applying.steps;
+    let fetched = machines.drain_fetched(journal);
+    let layers = journal.stage(Stage::Seal, sealed_detail, |_| {
+        machine.close_relay()?;
+        machine.sync()?;
+        let sealed = machine.power_off(machines.power_off_limit())?;
+        let [vo, site_layer] = sealed.overlays.as_slice() else {
+            return Err(Stopped::new(Code::MachineFailed, "the build machine did not leave two overlays"));
+        };
+        Ok([take(vo, LayerRole::Vo, keys.0)?, take(site_layer, LayerRole::Site, keys.1)?])
+    })?;
+    Ok(Sealed { scanned, base, site_recipes, layers, steps, fetched })
+}
+
+fn sealed_detail(layers: &[Layer; 2]) -> String {
+    let size = |layer: &Layer| fs::metadata(&layer.path).map_or(0, |m| m.len()) >> 20;
+    format!("VO layer {} MiB, site layer {} MiB", size(&layers[0]), size(&layers[1]))
+}
+
+/// A build machine that recipes are applied to.
+struct Applying<'a, 'm> {
+    site: &'a Site,
+    machine: &'a mut Machine,
+    machines: &'a Machines<'m>,
+    deadline: Instant,
+    steps: Vec<AppliedStep>,
+}
+
+impl Applying<'_, '_> {
+    fn apply(
+        &mut self,
+        manifest: &Manifest,
+        payload: &Payload,
+        folder: &str,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Stopped> {
+        let root = format!("{PAYLOAD}/{folder}");
+        for (path, file) in payload.iter() {
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            self.machine.write_file(&format!("{root}/{path}"), mode, &file.bytes)?;
+        }
+        for (index, step) in manifest.steps.iter().enumerate() {
+            self.apply_step(manifest, step, index + 1, &root, journal)?;
+        }
+        Ok(())
+    }
+
+    fn apply_step(
+        &mut self,
+        manifest: &Manifest,
+        step: &Step,
+        number: usize,
+        root: &str,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Stopped> {
+        let recipe = manifest.subject_name();
+        let described = step.kind.to_string();
+        journal.tell(Event::StepStarted {
+            recipe: recipe.clone(),
+            number,
+            of: manifest.steps.len(),
+            step: described.clone(),
+        });
+        let start = Instant::now();
+        let left = self.deadline.saturating_duration_since(start);
+        if left.is_zero() {
+            return Err(Stopped::new(Code::ApplyFailed, "the time limit for one authorization was reached")
+                .hint("authorize_seconds in site.toml"));
+        }
+        if let StepKind::Download(download) = &step.kind {
+            let content = self.machines.download(&download.url, download.sha256)?;
+            self.machine.write_file(&format!("{root}/.download/{}", download.sha256), 0o644, &content)?;
+        }
+        let limit = left.min(step_limit(&step.kind, self.site));
+        let mut tail = Tail::default();
+        let applied = self.machine.apply(&step.kind, root, limit, &mut |output| {
+            let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            tail.push(&text);
+            journal.tell(Event::Output { text });
+        });
+        self.machines.drain_fetched(journal);
+        let outcome = applied.map_err(|error| failed(error, &recipe, step, &described, &tail))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let changed = outcome == StepOutcome::Changed;
+        journal.tell(Event::StepFinished { recipe: recipe.clone(), number, changed, seconds });
+        self.steps.push(AppliedStep { recipe, line: step.line, step: described, outcome, seconds });
+        Ok(())
+    }
+}
+
+fn failed(error: HarnessError, recipe: &str, step: &Step, described: &str, tail: &Tail) -> Stopped {
+    let HarnessError::Agent { error: agent, .. } = &error else { return Stopped::from(error) };
+    let stopped = Stopped::new(
+        Code::ApplyFailed,
+        format!("{recipe}, recipe.toml line {}: {described}: {}", step.line, agent.message),
+    )
+    .details(&tail.0);
+    match agent.kind {
+        AgentErrorKind::ToolMissing => {
+            stopped.hint("install it with a `package` step before, or use a base that has it")
+        }
+        AgentErrorKind::TimedOut => stopped.hint("step_seconds in site.toml, or the step's own `timeout`"),
+        _ => stopped,
+    }
+}
+
+/// The end of a step's output, for its error.
+#[derive(Default)]
+struct Tail(String);
+
+impl Tail {
+    const BYTES: usize = 4096;
+
+    fn push(&mut self, text: &str) {
+        self.0.push_str(text);
+        if self.0.len() > 2 * Self::BYTES {
+            let mut cut = self.0.len() - Self::BYTES;
+            while !self.0.is_char_boundary(cut) {
+                cut += 1;
+            }
+            self.0.drain(..cut);
+        }
+    }
+}
+
+/// A `run` step names its own time; the site's limit bounds it.
+fn step_limit(kind: &StepKind, site: &Site) -> Duration {
+    let limit = Duration::from_secs(site.config().executor.step_seconds.get().into());
+    match kind {
+        StepKind::Run(run) => limit.min(run.timeout.duration()),
+        _ => limit,
+    }
+}
+
+/// Keys of both layers: the digest of everything that a layer is made from.
+fn layer_keys(
+    base: &VerifiedBase,
+    recipe: &Recipe,
+    site_recipes: &[Recipe],
+    machines: &Machines<'_>,
+) -> (Sha256Digest, Sha256Digest) {
+    let vo = Sha256Digest::of(
+        format!(
+            "countersign layer v1\nbase {}\nrecipe {}\nagent {}\nqemu {}\n",
+            base.sha256(),
+            recipe.digest(),
+            Sha256Digest::of(harness::AGENT),
+            machines.qemu_version()
+        )
+        .as_bytes(),
+    );
+    let mut text = format!("countersign layer v1\nparent {vo}\n");
+    for site_recipe in site_recipes {
+        text.push_str(&format!("recipe {}\n", site_recipe.digest()));
+    }
+    (vo, Sha256Digest::of(text.as_bytes()))
+}
+
+/// Takes an overlay that QEMU wrote: owned by us, read-only, hashed.
+///
+/// QEMU has ended and its user has no other process, so nobody holds the file open for writing any more.
+fn take(overlay: &Path, role: LayerRole, key: Sha256Digest) -> Result<Layer, Stopped> {
+    let io = |error: std::io::Error| Stopped::io("take the layer", overlay, &error);
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    std::os::unix::fs::chown(overlay, Some(uid), Some(gid)).map_err(io)?;
+    fs::set_permissions(overlay, fs::Permissions::from_mode(0o444)).map_err(io)?;
+    let mut file = fs::File::open(overlay).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    let (sha256, _) = Sha256Digest::of_reader(&mut file).map_err(io)?;
+    Ok(Layer { role, key, sha256, path: overlay.to_owned() })
+}

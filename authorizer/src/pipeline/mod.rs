@@ -1,0 +1,135 @@
+//! The pipeline on one screen: each stage takes the last one's evidence and gives its own, so none can be skipped.
+//!
+//! ```text
+//! Intake → VerifiedRecipe → NotRevoked → ScannedRecipe → Sealed → Tested → Authorization
+//! ```
+
+mod build;
+mod revocation;
+mod scan;
+mod sign;
+mod site_recipes;
+mod trial;
+mod verify;
+mod workspace;
+
+use crl::Clear;
+use recipe_spec::path::RecipePath;
+use recipe_spec::{Code, Limits, Recipe, RecipeName, Sha256Digest, Timestamp};
+use semver::Version;
+use serde::Serialize;
+use signer::Signer;
+
+use crate::base::{self, VerifiedBase};
+use crate::events::Stage;
+use crate::intake::{self, FetchLimits, Source};
+use crate::journal::Journal;
+use crate::machines::Machines;
+use crate::site::{Site, SiteLock};
+use crate::stopped::Stopped;
+
+pub use build::{AppliedStep, Layer, Sealed};
+
+pub use revocation::{NotRevoked, ask_at_least};
+pub use scan::ScannedRecipe;
+pub use trial::Tested;
+pub use verify::VerifiedRecipe;
+
+use workspace::Workspace;
+
+/// What is to be authorized.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Where the repository is.
+    pub source: Source,
+    /// The recipe's folder inside it; the top if absent.
+    pub path: Option<RecipePath>,
+    /// The one version to accept, which then may be below the highest authorized one.
+    pub version: Option<Version>,
+}
+
+/// What an authorization ended with.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorized {
+    /// The recipe's name.
+    pub name: RecipeName,
+    /// Its version.
+    pub version: Version,
+    /// Its digest.
+    pub recipe: Sha256Digest,
+    /// Digest of the authorization's envelope.
+    pub authorization: Sha256Digest,
+    /// The commit of the site's repository that holds it.
+    pub commit: String,
+    /// The commit of the VO's repository that it was made from.
+    pub source_commit: String,
+    /// Until when it can be deployed.
+    pub not_after: Timestamp,
+    /// Number of the recipe CRL that it was made under.
+    pub crl_number: u64,
+}
+
+/// Takes a recipe through all stages. `clock` is read once for each decision.
+///
+/// # Errors
+/// [`Stopped`], with the code and the stage. Nothing is published then, and no machine is left.
+pub fn authorize(
+    job: &Job,
+    site: &Site,
+    lock: &SiteLock,
+    countersigner: &Signer,
+    clock: &dyn Fn() -> Timestamp,
+    journal: &mut Journal<'_>,
+) -> Result<Authorized, Stopped> {
+    let workspace = Workspace::open(site, lock)?;
+    let intake = journal.stage(Stage::Intake, intake_detail, |_| {
+        intake::fetch(&job.source, job.path.as_ref(), &Limits::STANDARD, &FetchLimits::STANDARD)
+            .map_err(Stopped::from)
+    })?;
+    let verified = journal.stage(Stage::Verify, VerifiedRecipe::detail, |_| {
+        VerifiedRecipe::verify(intake, job.version.as_ref(), site, lock, clock())
+    })?;
+    let clear = journal
+        .stage(Stage::Revocation, NotRevoked::detail, |_| NotRevoked::check(verified, site, clock()))?;
+    let scanned = journal.stage(Stage::Scan, ScannedRecipe::detail, |_| ScannedRecipe::scan(clear))?;
+    let (base, machines) = journal.stage(Stage::Base, base_detail, |journal| {
+        let base = base_for(scanned.recipe(), site, clock())?;
+        let machines = Machines::prepare(site, &base, workspace.path(), journal)?;
+        Ok((base, machines))
+    })?;
+    let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
+    let tested = trial::run(sealed, site, &machines, journal)?;
+    let current = journal.stage(
+        Stage::RevocationAgain,
+        |c: &Clear| format!("number {}", c.number),
+        |_| tested.check_revocation(site, clock()),
+    )?;
+    let signed = journal.stage(Stage::Countersign, sign::Signed::detail, |_| {
+        sign::countersign(tested, &current, site, &machines, countersigner, clock())
+    })?;
+    journal.stage(Stage::Publish, Authorized::detail, |_| signed.publish(site, lock, clock()))
+}
+
+/// The first of the recipe's bases that the site has, verified from its bytes.
+fn base_for(recipe: &Recipe, site: &Site, now: Timestamp) -> Result<VerifiedBase, Stopped> {
+    let wanted = &recipe.manifest().recipe.base;
+    let Some(folder) = wanted.iter().find_map(|name| site.base(name).filter(|folder| folder.exists())) else {
+        let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+        return Err(Stopped::new(
+            Code::BaseMismatch,
+            format!("this site has no base image {}", names.join(" or ")),
+        )
+        .hint("build one with `countersign base build`"));
+    };
+    Ok(base::verify(&folder, site.pins(), now)?)
+}
+
+fn base_detail((base, machines): &(VerifiedBase, Machines<'_>)) -> String {
+    format!("{}, {}", base.name(), machines.described())
+}
+
+fn intake_detail(intake: &intake::Intake) -> String {
+    let commit = intake.source.commit.get(..12).unwrap_or(&intake.source.commit);
+    format!("{} files at commit {commit}", intake.payload.iter().len())
+}

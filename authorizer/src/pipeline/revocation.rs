@@ -1,0 +1,99 @@
+//! The recipe CRL: asked before anything is built, and again before the site signs.
+
+use crl::{Clear, Seen, Selector};
+use recipe_spec::{Code, Sha256Digest, Timestamp};
+
+use super::verify::VerifiedRecipe;
+use crate::site::Site;
+use crate::stopped::Stopped;
+
+/// A verified recipe that a fresh recipe CRL does not name, nor its signers.
+#[derive(Debug)]
+pub struct NotRevoked {
+    verified: VerifiedRecipe,
+    clear: Clear,
+}
+
+impl NotRevoked {
+    pub(super) fn check(verified: VerifiedRecipe, site: &Site, now: Timestamp) -> Result<Self, Stopped> {
+        let clear = ask(site, &selectors_of(&verified), now)?;
+        Ok(Self { verified, clear })
+    }
+
+    /// The recipe.
+    #[must_use]
+    pub fn verified(&self) -> &VerifiedRecipe {
+        &self.verified
+    }
+
+    /// Number of the list that was asked.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.clear.number
+    }
+
+    pub(super) fn detail(&self) -> String {
+        format!("number {}, {} questions, not revoked", self.clear.number, self.clear.checked)
+    }
+}
+
+/// Everything about a recipe itself that can be revoked: its content, its version, its signers' keys and certificates.
+pub(super) fn selectors_of(verified: &VerifiedRecipe) -> Vec<Selector> {
+    let recipe = verified.recipe();
+    let info = &recipe.manifest().recipe;
+    let mut selectors = vec![
+        Selector::Recipe(recipe.digest()),
+        Selector::RecipeVersion { name: info.name.clone(), version: info.version.clone() },
+    ];
+    for signer in verified.signature().signers() {
+        selectors.push(Selector::SignerKey(signer.spki_sha256()));
+        for certificate in signer.certificates() {
+            selectors.push(Selector::Certificate {
+                issuer: certificate.issuer_sha256,
+                serial: certificate.serial.clone(),
+            });
+        }
+    }
+    selectors
+}
+
+/// What the site adds: the base image and its own recipes.
+pub(super) fn selectors_of_site(
+    base: Sha256Digest,
+    site_recipes: impl Iterator<Item = Sha256Digest>,
+) -> Vec<Selector> {
+    std::iter::once(Selector::BaseImage(base)).chain(site_recipes.map(Selector::SiteRecipe)).collect()
+}
+
+/// Asks the site's current list, which must be authentic, fresh and not older than one seen before.
+///
+/// # Errors
+/// The codes of [`crl::CrlError`], and `REVOKED`.
+pub(super) fn ask(site: &Site, selectors: &[Selector], now: Timestamp) -> Result<Clear, Stopped> {
+    ask_at_least(site, selectors, 0, now)
+}
+
+/// As [`ask`], with a list of at least the given number.
+///
+/// # Errors
+/// As [`ask`]; `CRL_ROLLBACK` if the list is older.
+pub fn ask_at_least(
+    site: &Site,
+    selectors: &[Selector],
+    number: u64,
+    now: Timestamp,
+) -> Result<Clear, Stopped> {
+    let layout = site.layout();
+    let stopped = |error: crl::CrlError| {
+        let stopped = Stopped::new(error.code(), &error);
+        match error.code() {
+            Code::CrlExpired => stopped.hint("publish a fresh list with `countersign crl publish`"),
+            _ => stopped,
+        }
+    };
+    let list = Seen::open(layout.crl_seen())
+        .and_then(|seen| seen.current(&layout.recipe_crl(), site.pins(), now))
+        .map_err(stopped)?;
+    list.require_number(number).map_err(stopped)?;
+    list.check_all(selectors).map_err(|revoked| Stopped::new(revoked.code(), &revoked))
+}

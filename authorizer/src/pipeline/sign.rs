@@ -1,0 +1,222 @@
+//! The countersignature, with every input, layer and verdict named by digest; and its publication.
+
+use std::fs;
+use std::time::Duration;
+
+use crl::Clear;
+use recipe_spec::statement::DigestSet;
+use recipe_spec::{PayloadFile, Sha256Digest, Timestamp};
+use serde::Serialize;
+use signer::Signer;
+
+use super::Authorized;
+use super::trial::Tested;
+use crate::authorization::{
+    self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, LayerEvidence, RecipeEvidence,
+    ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence, TestEvidence, TestSuite, TestVerdict,
+};
+use crate::ledger::Ledger;
+use crate::machines::Machines;
+use crate::publication::{
+    self, AUTHORIZATION_FILE, EVIDENCE_FOLDER, Files, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
+};
+use crate::site::{Site, SiteLock};
+use crate::stopped::Stopped;
+use crate::suite::{self, TestResult};
+
+/// A countersigned result, not yet published.
+#[derive(Debug)]
+pub(super) struct Signed {
+    tested: Tested,
+    file: Vec<u8>,
+    evidence: Evidence,
+    not_after: Timestamp,
+    crl_number: u64,
+}
+
+/// Documents that the authorization names by digest.
+#[derive(Debug)]
+struct Evidence {
+    scan: Vec<u8>,
+    policy: Vec<u8>,
+    build: Vec<u8>,
+    tests: Vec<u8>,
+    facts: Vec<u8>,
+}
+
+/// What was done while building, for people: the build machine's word proves nothing.
+#[derive(Serialize)]
+struct BuildReport<'a> {
+    steps: &'a [super::build::AppliedStep],
+    fetched: &'a [crate::events::Event],
+}
+
+/// Signs what was tested.
+pub(super) fn countersign(
+    tested: Tested,
+    current: &Clear,
+    site: &Site,
+    machines: &Machines<'_>,
+    countersigner: &Signer,
+    now: Timestamp,
+) -> Result<Signed, Stopped> {
+    let sealed = &tested.sealed;
+    let verified = sealed.scanned.clear().verified();
+    let recipe = verified.recipe();
+    let info = &recipe.manifest().recipe;
+    let evidence = Evidence {
+        scan: sealed.scanned.report().json_lines().into_bytes(),
+        policy: site.config().policy.to_json(),
+        build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
+        tests: json_line(&tested.tests)?,
+        facts: tested.facts.clone(),
+    };
+    let [signer] = verified.signature().signers() else {
+        return Err(Stopped::internal("a recipe with more than one signer is not supported by this version"));
+    };
+    let not_after = now.plus_seconds(site.config().policy.authorization_seconds());
+    let predicate = AuthorizationPredicate {
+        site: site.id().clone(),
+        level: site.config().policy.level,
+        issued_at: now,
+        not_after,
+        recipe: RecipeEvidence {
+            name: info.name.clone(),
+            version: info.version.clone(),
+            envelope: digest_of(verified.envelope()),
+            source: verified.source().clone(),
+            signer: SignerEvidence {
+                spki: DigestSet { sha256: signer.spki_sha256() },
+                subject: signer.subject().to_owned(),
+                chain_valid_at: verified.verified_at(),
+            },
+        },
+        base: BaseEvidence {
+            name: sealed.base.name().parse().map_err(Stopped::internal)?,
+            sha256: sealed.base.sha256(),
+        },
+        site_recipes: sealed
+            .site_recipes
+            .iter()
+            .map(|r| SiteRecipeEvidence { name: r.manifest().recipe.name.clone(), sha256: r.digest() })
+            .collect(),
+        policy: digest_of(&evidence.policy),
+        scan: ScanEvidence { sha256: Sha256Digest::of(&evidence.scan), decision: ScanDecision::Allow },
+        reviews: Vec::new(),
+        inputs: None,
+        layers: sealed
+            .layers
+            .iter()
+            .map(|layer| LayerEvidence { role: layer.role, key: layer.key, sha256: layer.sha256 })
+            .collect(),
+        template: None,
+        disk: None,
+        tests: tested.tests.iter().map(test_evidence).collect(),
+        pattern: None,
+        crls: vec![CrlEvidence {
+            issuer: site.id().to_string(),
+            number: current.number,
+            header: DigestSet { sha256: current.header },
+        }],
+        builder: machines.evidence(),
+    };
+    let file = authorization::countersign(recipe.digest(), predicate, countersigner)?;
+    Ok(Signed { evidence, file, not_after, crl_number: current.number, tested })
+}
+
+fn digest_of(bytes: &[u8]) -> DigestSet {
+    DigestSet { sha256: Sha256Digest::of(bytes) }
+}
+
+fn json_line(value: &impl Serialize) -> Result<Vec<u8>, Stopped> {
+    let mut bytes = serde_json::to_vec(value).map_err(Stopped::internal)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn test_evidence(test: &TestResult) -> TestEvidence {
+    TestEvidence {
+        suite: if test.suite == suite::SUITE { TestSuite::Site } else { TestSuite::Vo },
+        name: test.name.clone(),
+        result: if test.passed() { TestVerdict::Passed } else { TestVerdict::Failed },
+        seconds: Duration::try_from_secs_f64(test.seconds).unwrap_or_default().into(),
+    }
+}
+
+impl Signed {
+    pub(super) fn detail(&self) -> String {
+        format!("valid until {}", self.not_after)
+    }
+
+    /// Moves the layers into the site's store, commits everything to the site's repository, and notes the version as
+    /// authorized. The commit is the moment from which the authorization exists.
+    pub(super) fn publish(self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<Authorized, Stopped> {
+        let verified = self.tested.sealed.scanned.clear().verified();
+        let recipe = verified.recipe();
+        let info = &recipe.manifest().recipe;
+        let store = site.layout().layers();
+        for layer in &self.tested.sealed.layers {
+            let path = store.join(format!("{}.qcow2", layer.sha256));
+            let io = |error: std::io::Error| Stopped::io("keep a layer as", &path, &error);
+            fs::create_dir_all(&store).map_err(io)?;
+            fs::rename(&layer.path, &path).map_err(io)?;
+        }
+        let io = |error: std::io::Error| Stopped::io("flush", &store, &error);
+        fs::File::open(&store).and_then(|folder| folder.sync_all()).map_err(io)?;
+
+        let mut ledger = Ledger::open(&site.layout().ledger())?;
+        let commit =
+            publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?;
+        ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
+        let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
+        Ok(Authorized {
+            name: info.name.clone(),
+            version: info.version.clone(),
+            recipe: recipe.digest(),
+            authorization: statement.digest(),
+            commit,
+            source_commit: verified.source().commit.clone(),
+            not_after: self.not_after,
+            crl_number: self.crl_number,
+        })
+    }
+
+    fn message(&self) -> String {
+        format!(
+            "Authorize {}",
+            self.tested.sealed.scanned.clear().verified().recipe().manifest().subject_name()
+        )
+    }
+
+    fn files(&self) -> Result<Files, Stopped> {
+        let verified = self.tested.sealed.scanned.clear().verified();
+        let mut files = Files::new();
+        let mut add = |path: String, bytes: &[u8], executable: bool| -> Result<(), Stopped> {
+            let path = path.parse().map_err(Stopped::internal)?;
+            files.insert(path, PayloadFile { bytes: bytes.to_vec(), executable });
+            Ok(())
+        };
+        add(AUTHORIZATION_FILE.to_owned(), &self.file, false)?;
+        add(RECIPE_ENVELOPE_FILE.to_owned(), verified.envelope(), false)?;
+        for (path, file) in verified.recipe().payload().iter() {
+            add(format!("{RECIPE_FOLDER}/{path}"), &file.bytes, file.executable)?;
+        }
+        let Evidence { scan, policy, build, tests, facts } = &self.evidence;
+        for (name, bytes) in [
+            ("scan.jsonl", scan),
+            ("policy.json", policy),
+            ("build.json", build),
+            ("tests.json", tests),
+            ("facts.json", facts),
+        ] {
+            add(format!("{EVIDENCE_FOLDER}/{name}"), bytes, false)?;
+        }
+        Ok(files)
+    }
+}
+
+impl Authorized {
+    pub(super) fn detail(&self) -> String {
+        format!("commit {}", self.commit.get(..12).unwrap_or(&self.commit))
+    }
+}

@@ -1,0 +1,39 @@
+//! The site's own recipes and its test suite, as they lie in its folder.
+
+use std::fs::File;
+use std::io::Read;
+
+use recipe_spec::{Code, Limits, Recipe};
+
+use crate::intake;
+use crate::site::Site;
+use crate::stopped::Stopped;
+use crate::suite::SuiteConfig;
+
+/// The site's recipes in the order in which they are applied. They need no signature: who may write the site's folder
+/// is the site.
+pub(super) fn load(site: &Site) -> Result<Vec<Recipe>, Stopped> {
+    site.site_recipes()
+        .map(|folder| {
+            let files = intake::read_folder(&folder, &Limits::STANDARD)?;
+            Recipe::from_payload(files.payload, &Limits::STANDARD).map_err(|error| {
+                Stopped::new(error.code(), format!("site recipe {}: {error}", folder.display()))
+                    .details(error.report(false))
+            })
+        })
+        .collect()
+}
+
+/// Longest suite file that is read, in bytes.
+const MAX_SUITE: u64 = 1 << 20;
+
+/// The configuration of the site's security tests.
+pub(super) fn suite(site: &Site) -> Result<SuiteConfig, Stopped> {
+    let path = site.suite();
+    let mut text = String::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_SUITE).read_to_string(&mut text))
+        .map_err(|error| Stopped::io("read", &path, &error))?;
+    SuiteConfig::parse(&text)
+        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,122 @@
+//! The sealed disk, booted afresh: the site's security tests, then the VO's function tests.
+//!
+//! No process of the build lives here. The site's tests judge facts of the static agent, before any command of the VO
+//! is run.
+
+use crl::Clear;
+use harness::{DiskSpec, Machine};
+use recipe_spec::{Code, Timestamp};
+
+use super::build::Sealed;
+use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
+use super::site_recipes;
+
+use crate::base::DISK_FILE;
+use crate::events::{Event, Stage};
+use crate::journal::Journal;
+use crate::machines::{Machines, await_running, run_function_tests};
+use crate::site::Site;
+use crate::stopped::Stopped;
+use crate::suite::{self, TestResult};
+
+/// A sealed disk that passed every test.
+#[derive(Debug)]
+pub struct Tested {
+    pub(super) sealed: Sealed,
+    pub(super) tests: Vec<TestResult>,
+    pub(super) facts: Vec<u8>,
+}
+
+impl Tested {
+    /// Asks the recipe CRL again: building took minutes.
+    pub(super) fn check_revocation(&self, site: &Site, now: Timestamp) -> Result<Clear, Stopped> {
+        let clear = self.sealed.scanned.clear();
+        let mut selectors = selectors_of(clear.verified());
+        let site_recipes = self.sealed.site_recipes.iter().map(|recipe| recipe.digest());
+        selectors.extend(selectors_of_site(self.sealed.base.sha256(), site_recipes));
+        ask_at_least(site, &selectors, clear.number(), now)
+    }
+}
+
+/// Boots the sealed disk and runs both suites in it.
+pub(super) fn run(
+    sealed: Sealed,
+    site: &Site,
+    machines: &Machines<'_>,
+    journal: &mut Journal<'_>,
+) -> Result<Tested, Stopped> {
+    let recipe = sealed.scanned.clear().verified().recipe();
+    let mut machine = journal.stage(
+        Stage::BootSealed,
+        |_: &Machine| machines.described(),
+        |journal| {
+            journal.cold_boot();
+            let disk = DiskSpec {
+                base: sealed.base.pinned(DISK_FILE),
+                layers: sealed.pinned_layers(),
+                overlays: vec!["test".into()],
+            };
+            let mut machine = machines.testing(&sealed.base, disk)?;
+            await_running(&mut machine, site, journal)?;
+            Ok(machine)
+        },
+    )?;
+    let (facts, mut tests) = journal.stage(
+        Stage::SecurityTests,
+        |(_, results): &(_, Vec<_>)| passed(results),
+        |journal| {
+            let facts = machine.facts()?;
+            let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
+            let results =
+                suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &site_recipes::suite(site)?);
+            tell(&results, journal);
+            all_passed(&results)?;
+            Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
+        },
+    )?;
+    let of_vo = journal.stage(
+        Stage::FunctionTests,
+        |results: &Vec<_>| passed(results),
+        |journal| {
+            let results = run_function_tests(&mut machine, recipe.manifest(), journal)?;
+            tell(&results, journal);
+            all_passed(&results)?;
+            Ok(results)
+        },
+    )?;
+    tests.extend(of_vo);
+    drop(machine);
+    Ok(Tested { sealed, tests, facts })
+}
+
+fn passed(results: &[TestResult]) -> String {
+    format!("{} passed", results.len())
+}
+
+fn tell(results: &[TestResult], journal: &mut Journal<'_>) {
+    for result in results {
+        journal.tell(Event::TestFinished {
+            suite: result.suite.clone(),
+            name: result.name.clone(),
+            passed: result.passed(),
+            seconds: result.seconds,
+            detail: result.detail.clone(),
+        });
+    }
+}
+
+fn all_passed(results: &[TestResult]) -> Result<(), Stopped> {
+    let failed: Vec<_> = results.iter().filter(|result| !result.passed()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = failed.iter().map(|result| format!("{}/{}", result.suite, result.name)).collect();
+    let mut details = String::new();
+    for result in failed {
+        details.push_str(&format!("{}/{}:\n", result.suite, result.name));
+        for line in &result.detail {
+            details.push_str(&format!("  {line}\n"));
+        }
+    }
+    Err(Stopped::new(Code::TestFailed, format!("not passed: {}", names.join(", "))).details(details))
+}

@@ -1,0 +1,86 @@
+//! From what was fetched to a recipe whose signature, signer and version the site accepts.
+
+use recipe_spec::{Code, Limits, Recipe, Timestamp};
+use semver::Version;
+use signer::{VerifiedRecipeSignature, verify_signed_recipe};
+
+use crate::intake::{Intake, SourceRef};
+use crate::ledger::{Asked, Ledger};
+use crate::site::{Site, SiteLock};
+use crate::stopped::Stopped;
+
+/// A recipe that is what its VO signed, under a version that never had other content here.
+#[derive(Debug)]
+pub struct VerifiedRecipe {
+    recipe: Recipe,
+    envelope: Vec<u8>,
+    signature: VerifiedRecipeSignature,
+    source: SourceRef,
+    verified_at: Timestamp,
+}
+
+impl VerifiedRecipe {
+    /// Checks form first, then signature, chain and VO, then the ledger, which remembers what it has seen.
+    pub(super) fn verify(
+        intake: Intake,
+        wanted: Option<&Version>,
+        site: &Site,
+        _lock: &SiteLock,
+        now: Timestamp,
+    ) -> Result<Self, Stopped> {
+        let envelope = intake.envelope.ok_or_else(|| {
+            Stopped::new(Code::BadSignature, "the recipe is not signed: recipe.intoto.jsonl is missing")
+                .hint("sign it with `countersign sign` and commit the file")
+        })?;
+        let recipe = Recipe::from_payload(intake.payload, &Limits::STANDARD)
+            .map_err(|error| Stopped::new(error.code(), &error).details(error.report(false)))?;
+        let signature = verify_signed_recipe(&envelope, &recipe, site.trust(), now)
+            .map_err(|error| Stopped::new(error.code(), error))?;
+        let info = &recipe.manifest().recipe;
+        if let Some(wanted) = wanted.filter(|wanted| **wanted != info.version) {
+            return Err(Stopped::new(
+                Code::NotAuthorized,
+                format!("version {wanted} was asked for, the repository has {}", info.version),
+            ));
+        }
+        let asked = if wanted.is_some() { Asked::ByVersion } else { Asked::Newest };
+        let mut ledger = Ledger::open(&site.layout().ledger())?;
+        ledger.record_verified(&info.name, &info.version, recipe.digest(), asked, now)?;
+        Ok(Self { recipe, envelope, signature, source: intake.source, verified_at: now })
+    }
+
+    /// The recipe.
+    #[must_use]
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The VO's envelope, as it was fetched.
+    #[must_use]
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+
+    /// Who signed.
+    #[must_use]
+    pub fn signature(&self) -> &VerifiedRecipeSignature {
+        &self.signature
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn source(&self) -> &SourceRef {
+        &self.source
+    }
+
+    /// When the signer's chain was checked.
+    #[must_use]
+    pub fn verified_at(&self) -> Timestamp {
+        self.verified_at
+    }
+
+    pub(super) fn detail(&self) -> String {
+        let signers: Vec<_> = self.signature.signers().iter().map(|signer| signer.subject()).collect();
+        format!("{} by {}", self.recipe.manifest().subject_name(), signers.join(" and "))
+    }
+}

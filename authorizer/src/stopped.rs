@@ -1,0 +1,91 @@
+//! How a pipeline ends when it does not end well.
+
+use std::io;
+use std::path::Path;
+
+use recipe_spec::Code;
+
+use crate::events::Stage;
+
+/// A refusal or a failure, by its code: [`Code::exit_status`] tells which.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Stopped {
+    /// The published code.
+    pub code: Code,
+    /// One line, lower case, no full stop.
+    pub message: String,
+    /// What to do next.
+    pub hints: Vec<String>,
+    /// More lines: source lines, failed tests, the end of a console.
+    pub details: String,
+    /// The stage it happened in, once known.
+    pub stage: Option<Stage>,
+}
+
+impl Stopped {
+    /// A stop with its code and one line.
+    #[must_use]
+    pub fn new(code: Code, message: impl ToString) -> Self {
+        Self { code, message: message.to_string(), hints: Vec::new(), details: String::new(), stage: None }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl ToString) -> Self {
+        self.hints.push(hint.to_string());
+        self
+    }
+
+    /// Adds lines for a person.
+    #[must_use]
+    pub fn details(mut self, details: impl ToString) -> Self {
+        self.details = details.to_string();
+        self
+    }
+
+    /// A stop for what says nothing of the recipe and should not happen.
+    #[must_use]
+    pub fn internal(error: impl ToString) -> Self {
+        Self::new(Code::HostFailed, error)
+    }
+
+    /// A stop because the host's file system failed.
+    #[must_use]
+    pub fn io(what: &str, path: &Path, error: &io::Error) -> Self {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let code = if full { Code::HostFull } else { Code::HostFailed };
+        Self::new(code, format!("cannot {what} {}: {error}", path.display()))
+    }
+}
+
+/// Errors of the parts, each with its own code; those without one say nothing of the recipe.
+macro_rules! stopped_from {
+    (coded: $($coded:ty),* ; maybe: $($maybe:ty),* $(,)?) => {
+        $(impl From<$coded> for Stopped {
+            fn from(error: $coded) -> Self {
+                Self::new(error.code(), &error)
+            }
+        })*
+        $(impl From<$maybe> for Stopped {
+            fn from(error: $maybe) -> Self {
+                Self::new(error.code().unwrap_or(Code::HostFailed), &error)
+            }
+        })*
+    };
+}
+
+stopped_from! {
+    coded: crate::authorization::AuthorizationError, crate::base::BaseError, signer::TrustError;
+    maybe: crate::authorization::CountersignError, crate::intake::IntakeError, crate::ledger::LedgerError,
+        crate::publication::PublicationError, crate::site::SiteError,
+}
+
+impl From<harness::HarnessError> for Stopped {
+    fn from(error: harness::HarnessError) -> Self {
+        // The first line is the message; what follows is the end of a console.
+        let text = error.to_string();
+        let (message, details) = text.split_once('\n').unwrap_or((&text, ""));
+        Self::new(error.code(), message).details(details)
+    }
+}

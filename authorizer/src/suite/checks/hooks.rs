@@ -1,0 +1,98 @@
+//! Files that make the kernel, the loader, a boot or a login run something: the base's, and those that a `file` or
+//! `link` step declares.
+
+use guest::facts::SmallFile;
+use serde::{Deserialize, Serialize};
+
+use super::super::declarations::{By, Standing};
+use super::super::pattern::{self, Pattern};
+use super::{Check, Evidence};
+
+/// What packages bring, and what no recipe may touch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HooksConfig {
+    /// Paths that are tolerated.
+    pub allow: Vec<Pattern>,
+    /// Paths that only the site's recipes may declare.
+    pub protected: Vec<Pattern>,
+}
+
+pub(super) const CHECK: Check = Check {
+    name: "hooks",
+    lists: &["hooks", "units"],
+    run: |evidence, config, complaints| {
+        for file in &evidence.now.hooks {
+            if evidence.base.hooks.contains(file) {
+                continue;
+            }
+            let standing = evidence.declared.standing(&file.path, Some(&file.sha256), file.link.as_deref());
+            if pattern::any(&config.hooks.protected, &file.path) {
+                if standing != Standing::Declared(By::Site) {
+                    complaints.add(
+                        &file.path,
+                        "decides who becomes what in this machine, and is not the base's or the site's",
+                        "leave it as the base has it",
+                    );
+                }
+                continue;
+            }
+            if matches!(standing, Standing::Declared(_))
+                || pattern::any(&config.hooks.allow, &file.path)
+                || is_shadowed_script(evidence, file)
+            {
+                continue;
+            }
+            let problem = match standing {
+                Standing::Different => "is not what the recipe declared",
+                _ => "is run or read at boot or login, and nobody declared it",
+            };
+            complaints.add(&file.path, problem, "put it there with a `file` step, or remove it");
+        }
+    },
+};
+
+/// A script of the old init that a package still brings beside its unit: systemd runs the unit and never the script
+/// (systemd-sysv-generator(8)).
+fn is_shadowed_script(evidence: &Evidence<'_>, file: &SmallFile) -> bool {
+    file.path.strip_prefix("/etc/init.d/").is_some_and(|name| {
+        let unit = format!("/usr/lib/systemd/system/{name}.service");
+        let old_path = format!("/lib/systemd/system/{name}.service");
+        evidence.now.units.iter().any(|have| have.path == unit || have.path == old_path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::suite::fixture::{Machine, small_file, unit};
+
+    const STEP: &str = "[[step]]\nfile = { path = \"/etc/profile.d/x.sh\", content = \"umask 027\\n\" }\n";
+
+    #[test]
+    fn a_hook_is_the_bases_or_declared_as_it_is() {
+        let mut machine = Machine::base();
+        machine.now.hooks.push(small_file("/etc/profile.d/x.sh", "umask 027\n"));
+        machine.passes("hooks", STEP, "");
+        machine.fails("hooks", "", "", "nobody declared");
+        machine.now.hooks[0] = small_file("/etc/profile.d/x.sh", "umask 000\n");
+        machine.fails("hooks", STEP, "", "not what the recipe declared");
+    }
+
+    #[test]
+    fn an_old_init_script_is_harmless_beside_its_unit_only() {
+        let mut machine = Machine::base();
+        machine.now.hooks.push(small_file("/etc/init.d/nginx", "#!/bin/sh\n"));
+        machine.fails("hooks", "", "", "/etc/init.d/nginx");
+        machine.now.units.push(unit("/usr/lib/systemd/system/nginx.service", "x"));
+        machine.passes("hooks", "", "");
+    }
+
+    #[test]
+    fn what_decides_logins_is_the_sites() {
+        let step = "[[step]]\nfile = { path = \"/etc/pam.d/sshd\", content = \"auth sufficient pam_permit.so\\n\" }\n";
+        let mut machine = Machine::base();
+        machine.now.hooks.push(small_file("/etc/pam.d/sshd", "auth sufficient pam_permit.so\n"));
+        machine.fails("hooks", step, "", "/etc/pam.d/sshd");
+        machine.passes("hooks", "", step);
+    }
+}

@@ -1,0 +1,239 @@
+//! The SSH server: closed to root and to passwords, by its effective settings.
+//!
+//! sshd takes the first value of a keyword; `Include` inserts files where it stands, and a `Match` block overrides for
+//! whom it fits (sshd_config(5)). A file that is included and was not seen fails.
+
+use std::collections::BTreeMap;
+
+use guest::facts::SmallFile;
+use serde::{Deserialize, Serialize};
+
+use super::super::pattern::Pattern;
+use super::Check;
+
+/// What must be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshdConfig {
+    /// Keyword in lower case, and the value it must have, also in every `Match` block that sets it.
+    pub require: BTreeMap<String, String>,
+    /// Keywords, in lower case, that may be set nowhere but in the base's files: they bring other keys or programs.
+    pub forbid: Vec<String>,
+}
+
+/// The server's main file.
+const MAIN: &str = "/etc/ssh/sshd_config";
+/// Deepest chain of includes that sshd takes.
+const MAX_DEPTH: usize = 16;
+
+pub(super) const CHECK: Check = Check {
+    name: "sshd",
+    lists: &["sshd"],
+    run: |evidence, config, complaints| {
+        let mut settings = Settings::default();
+        settings.read(&evidence.now.sshd, MAIN, 0);
+        for problem in &settings.unseen {
+            complaints.add(
+                problem,
+                "is read by sshd and could not be judged",
+                "include only files below /etc/ssh",
+            );
+        }
+        for (keyword, wanted) in &config.sshd.require {
+            match settings.global.get(keyword) {
+                Some(setting) if setting.value.eq_ignore_ascii_case(wanted) => {}
+                Some(setting) => complaints.add(
+                    &setting.file,
+                    format_args!(
+                        "sets {keyword} to `{}`, not `{wanted}`",
+                        super::super::complaints::shown(&setting.value)
+                    ),
+                    "leave sshd's settings to the site",
+                ),
+                None => complaints.add(
+                    MAIN,
+                    format_args!("does not set {keyword} to `{wanted}`"),
+                    "keep the site's recipe in place",
+                ),
+            }
+            for setting in settings.matched.iter().filter(|setting| setting.keyword == *keyword) {
+                if !setting.value.eq_ignore_ascii_case(wanted) {
+                    complaints.add(
+                        &setting.file,
+                        format_args!("a Match block sets {keyword} otherwise than `{wanted}`"),
+                        "leave sshd's settings to the site",
+                    );
+                }
+            }
+        }
+        for setting in settings.all.iter().filter(|setting| config.sshd.forbid.contains(&setting.keyword)) {
+            let in_base = evidence
+                .base
+                .sshd
+                .iter()
+                .any(|base| evidence.now.sshd.contains(base) && base.path == setting.file);
+            if !in_base {
+                complaints.add(
+                    &setting.file,
+                    format_args!(
+                        "sets {}, which opens another way in",
+                        super::super::complaints::shown(&setting.keyword)
+                    ),
+                    "remove the line",
+                );
+            }
+        }
+    },
+};
+
+#[derive(Clone)]
+struct Setting {
+    file: String,
+    keyword: String,
+    value: String,
+}
+
+#[derive(Default)]
+struct Settings {
+    /// First value of each keyword outside any `Match`.
+    global: BTreeMap<String, Setting>,
+    /// Every setting inside a `Match`.
+    matched: Vec<Setting>,
+    /// Every setting.
+    all: Vec<Setting>,
+    /// Files that could not be judged.
+    unseen: Vec<String>,
+    in_match: bool,
+}
+
+impl Settings {
+    fn read(&mut self, files: &[SmallFile], path: &str, depth: usize) {
+        let file = files.iter().find(|file| file.path == path);
+        let Some(text) = file.filter(|file| file.link.is_none()).and_then(|file| file.text.as_ref()) else {
+            self.unseen.push(path.to_owned());
+            return;
+        };
+        // A `Match` in an included file ends with that file.
+        let outer = self.in_match;
+        for line in text.lines() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+            let keyword = line[..end].trim_matches('"').to_ascii_lowercase();
+            let value = line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=').to_owned();
+            match keyword.as_str() {
+                "match" => self.in_match = true,
+                "include" => self.include(files, &value, depth),
+                _ => {
+                    // `no # comment` and `"no"` are `no`.
+                    let first =
+                        value.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned();
+                    let setting = Setting { file: path.to_owned(), keyword: keyword.clone(), value: first };
+                    self.all.push(setting.clone());
+                    if self.in_match {
+                        self.matched.push(setting);
+                    } else {
+                        self.global.entry(keyword).or_insert(setting);
+                    }
+                }
+            }
+        }
+        self.in_match = outer;
+    }
+
+    fn include(&mut self, files: &[SmallFile], value: &str, depth: usize) {
+        if depth == MAX_DEPTH {
+            self.unseen.push(value.to_owned());
+            return;
+        }
+        for word in value.split_whitespace() {
+            let word = word.trim_matches('"');
+            let word = if word.starts_with('/') { word.to_owned() } else { format!("/etc/ssh/{word}") };
+            // The facts hold what lies below /etc/ssh; of anything else it is not known whether it exists.
+            let known = word.starts_with("/etc/ssh/")
+                && !word.contains(['?', '[', '{', '~', '\\'])
+                && !word.contains("..");
+            let Some(pattern) = Pattern::try_from(word.clone()).ok().filter(|_| known) else {
+                self.unseen.push(word);
+                continue;
+            };
+            let mut paths: Vec<&str> =
+                files.iter().map(|file| file.path.as_str()).filter(|path| pattern.matches(path)).collect();
+            paths.sort_unstable();
+            for path in paths {
+                self.read(files, path, depth + 1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::suite::fixture::{Machine, small_file};
+
+    const DROP_IN: &str = "/etc/ssh/sshd_config.d/00-countersign.conf";
+    const CLOSED: &str = "PermitRootLogin no\npasswordauthentication=no\nKbdInteractiveAuthentication \"no\"\nPermitEmptyPasswords no\n";
+
+    fn machine(main: &str, drop_in: &str) -> Machine {
+        let mut machine = Machine::base();
+        machine.now.sshd = vec![small_file("/etc/ssh/sshd_config", main), small_file(DROP_IN, drop_in)];
+        machine
+    }
+
+    const INCLUDE: &str = "Include /etc/ssh/sshd_config.d/*.conf\n";
+
+    #[test]
+    fn the_first_value_counts() {
+        machine(INCLUDE, CLOSED).passes("sshd", "", "");
+        machine(&format!("{INCLUDE}PermitRootLogin yes\n"), CLOSED).passes("sshd", "", "");
+        machine(&format!("PermitRootLogin yes\n{INCLUDE}"), CLOSED).fails("sshd", "", "", "permitrootlogin");
+        machine("", CLOSED).fails("sshd", "", "", "does not set permitrootlogin");
+        machine(CLOSED, "").passes("sshd", "", "");
+    }
+
+    #[test]
+    fn an_earlier_drop_in_and_a_match_block_are_seen() {
+        let mut early = machine(INCLUDE, CLOSED);
+        early.now.sshd.push(small_file("/etc/ssh/sshd_config.d/00-aaa.conf", "PasswordAuthentication yes\n"));
+        early.fails("sshd", "", "", "00-aaa.conf: sets passwordauthentication to `yes`");
+        let block = format!("{INCLUDE}Match User atlas\n  PasswordAuthentication yes\n");
+        machine(&block, CLOSED).fails("sshd", "", "", "Match block");
+        let hidden = format!("Match User x\n{CLOSED}");
+        machine(INCLUDE, &hidden).fails("sshd", "", "", "does not set");
+    }
+
+    #[test]
+    fn a_match_ends_with_its_file() {
+        let mut early = machine(INCLUDE, CLOSED);
+        early
+            .now
+            .sshd
+            .push(small_file("/etc/ssh/sshd_config.d/00-aaa.conf", "Match User x\nX11Forwarding no\n"));
+        early.passes("sshd", "", "");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_fails() {
+        machine(&format!("{INCLUDE}Include /opt/x.conf\n"), CLOSED).fails("sshd", "", "", "/opt/x.conf");
+        machine(&format!("{INCLUDE}Include /etc/ssh/[x].conf\n"), CLOSED).fails(
+            "sshd",
+            "",
+            "",
+            "could not be judged",
+        );
+        let mut cut = machine(INCLUDE, CLOSED);
+        cut.now.sshd[1].text = None;
+        cut.fails("sshd", "", "", DROP_IN);
+        let mut looped = machine("Include /etc/ssh/sshd_config\n", CLOSED);
+        looped.now.sshd.truncate(1);
+        looped.fails("sshd", "", "", "could not be judged");
+    }
+
+    #[test]
+    fn other_ways_in_are_forbidden() {
+        let other = format!("{CLOSED}AuthorizedKeysFile /tmp/keys\n");
+        machine(INCLUDE, &other).fails("sshd", "", "", "authorizedkeysfile");
+    }
+}

@@ -1,0 +1,285 @@
+//! systemd's units: what starts by itself is the base's or declared by a `service` step; what is written by hand is
+//! declared by a `file` or `link` step. A package's unit that nothing starts is only a file.
+
+use std::collections::HashMap;
+
+use guest::facts::UnitFile;
+use serde::{Deserialize, Serialize};
+
+use super::super::declarations::{By, Standing};
+use super::super::pattern::{self, Pattern};
+use super::{Check, Evidence};
+
+/// What packages bring, and what no recipe may touch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitsConfig {
+    /// Paths that are tolerated.
+    pub allow: Vec<Pattern>,
+    /// Units that only the site's recipes may change, override, enable or switch off.
+    pub protected: Vec<Pattern>,
+}
+
+/// Units of the distribution's packages.
+const VENDOR: &str = "/usr/lib/systemd/";
+/// Units made at run time.
+const RUNTIME: &str = "/run/systemd/";
+/// Folders below [`RUNTIME`] that systemd reads units from (systemd.unit(5), "Unit File Load Path").
+const RUNTIME_UNITS: [&str; 9] = [
+    "system",
+    "system.control",
+    "system.attached",
+    "transient",
+    "generator",
+    "generator.early",
+    "generator.late",
+    "user",
+    "user.control",
+];
+
+const DECLARE_SERVICE: &str = "declare it with a `service` step, or disable it";
+const DECLARE_FILE: &str = "put it there with a `file` or `link` step, or remove it";
+const LEAVE: &str = "leave it as the base and the site have it";
+
+pub(super) const CHECK: Check = Check {
+    name: "units",
+    lists: &["units"],
+    run: |evidence, config, complaints| {
+        let config = &config.units;
+        let base: HashMap<String, &UnitFile> =
+            evidence.base.units.iter().map(|unit| (normal(&unit.path), unit)).collect();
+        for unit in &evidence.now.units {
+            let path = normal(&unit.path);
+            let before = base.get(&path);
+            if before.is_some_and(|before| (&before.sha256, &before.link) == (&unit.sha256, &unit.link))
+                || pattern::any(&config.allow, &path)
+            {
+                continue;
+            }
+            if let Err((problem, remedy)) = judge(evidence, config, &path, unit, before.is_some()) {
+                complaints.add(&unit.path, problem, remedy);
+            }
+        }
+        // What the base starts to protect the machine may not be switched off by taking a link away.
+        let now: std::collections::HashSet<String> =
+            evidence.now.units.iter().map(|unit| normal(&unit.path)).collect();
+        for path in base.keys() {
+            let subject = Place::of(path).unit;
+            if !path.starts_with(RUNTIME) && pattern::any(&config.protected, subject) && !now.contains(path) {
+                complaints.add(path, "belongs to a protected unit of the base and is gone", LEAVE);
+            }
+        }
+    },
+};
+
+/// Where a file lies and which unit it is about.
+struct Place<'a> {
+    /// The unit that is defined, extended or started.
+    unit: &'a str,
+    /// A link that starts it with another unit.
+    starts: bool,
+    /// A piece that extends it.
+    drop_in: bool,
+    /// A program that runs at boot.
+    program: bool,
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a str) -> Self {
+        let mut parts = path.rsplit('/');
+        let file = parts.next().unwrap_or(path);
+        let folder = parts.next().unwrap_or_default();
+        let drop_in = folder.strip_suffix(".d").filter(|_| file.ends_with(".conf"));
+        let programs = ["-generators", "-environment-generators", "-shutdown", "-sleep"];
+        Self {
+            unit: drop_in.unwrap_or(file),
+            starts: [".wants", ".requires", ".upholds"].iter().any(|end| folder.ends_with(end)),
+            drop_in: drop_in.is_some(),
+            program: path.split('/').any(|part| programs.iter().any(|end| part.ends_with(end))),
+        }
+    }
+}
+
+type Problem = (&'static str, &'static str);
+
+fn judge(
+    evidence: &Evidence<'_>,
+    config: &UnitsConfig,
+    path: &str,
+    unit: &UnitFile,
+    in_base: bool,
+) -> Result<(), Problem> {
+    let place = Place::of(path);
+    let standing = evidence.declared.standing(&unit.path, unit.sha256.as_deref(), unit.link.as_deref());
+    let enabled = evidence.declared.enabled.get(place.unit).copied();
+    if let Some(rest) = path.strip_prefix(RUNTIME)
+        && !RUNTIME_UNITS.contains(&rest.split('/').next().unwrap_or_default())
+    {
+        return Ok(());
+    }
+    if pattern::any(&config.protected, place.unit) {
+        let by_site = standing == Standing::Declared(By::Site) || (place.starts && enabled == Some(By::Site));
+        return if by_site { Ok(()) } else { Err(("touches a protected unit", LEAVE)) };
+    }
+    if matches!(standing, Standing::Declared(_)) {
+        return Ok(());
+    }
+    if standing == Standing::Different {
+        return Err(("is not what the recipe declared", DECLARE_FILE));
+    }
+    if place.program {
+        return Err(("is a program that systemd runs, and not the base's", DECLARE_FILE));
+    }
+    if place.starts {
+        return match (&unit.link, enabled) {
+            (Some(target), Some(_)) if names_unit(target, place.unit) => Ok(()),
+            (_, Some(_)) => Err(("starts something else than its name says", DECLARE_FILE)),
+            (_, None) => Err(("starts by itself, and nobody declared it", DECLARE_SERVICE)),
+        };
+    }
+    if path.starts_with(VENDOR) {
+        return vendor(evidence, path, &place, in_base);
+    }
+    if path.starts_with(RUNTIME) {
+        return if enabled.is_some() {
+            Ok(())
+        } else {
+            Err(("was made at boot, and nobody declared it", DECLARE_SERVICE))
+        };
+    }
+    match unit.link.as_deref() {
+        Some("/dev/null") => Err(("switches a unit off, and nobody declared it", DECLARE_FILE)),
+        // An alias comes with enabling the unit that it names.
+        Some(target) if evidence.declared.enabled.keys().any(|name| names_unit(target, name)) => Ok(()),
+        _ => Err(("is written by hand, and nobody declared it", DECLARE_FILE)),
+    }
+}
+
+/// A file among the packages' units.
+fn vendor(evidence: &Evidence<'_>, path: &str, place: &Place<'_>, in_base: bool) -> Result<(), Problem> {
+    if in_base {
+        return Err(("was changed, and is a file of the base", LEAVE));
+    }
+    let unit_folder = ["system/", "user/"].iter().any(|folder| path[VENDOR.len()..].starts_with(folder));
+    if !unit_folder {
+        return Err(("configures systemd, and nobody declared it", DECLARE_FILE));
+    }
+    let extends_base = place.drop_in
+        && (!place.unit.contains('.')
+            || evidence.base.units.iter().any(|unit| {
+                normal(&unit.path).strip_prefix(VENDOR).and_then(|rest| rest.rsplit('/').next())
+                    == Some(place.unit)
+            }));
+    if extends_base { Err(("extends a unit of the base", DECLARE_FILE)) } else { Ok(()) }
+}
+
+/// True if a link's target is a unit of this name (or the template of this instance) among the packages' units or the
+/// machine's own.
+fn names_unit(target: &str, unit: &str) -> bool {
+    let Some((folder, file)) = target.rsplit_once('/') else { return target == unit };
+    let folder = normal(&format!("{folder}/"));
+    let trusted = ["/usr/lib/systemd/system/", "/etc/systemd/system/", "/usr/lib/systemd/user/", "../", "./"];
+    let template = || match (unit.split_once('@'), unit.rsplit_once('.')) {
+        (Some((name, _)), Some((_, suffix))) => file == format!("{name}@.{suffix}"),
+        _ => false,
+    };
+    trusted.contains(&folder.as_str()) && (file == unit || template())
+}
+
+/// `/lib` is a link to `/usr/lib`.
+fn normal(path: &str) -> String {
+    match path.strip_prefix("/lib/") {
+        Some(rest) => format!("/usr/lib/{rest}"),
+        None => path.to_owned(),
+    }
+}
+
+/// True if some link starts this unit and nothing masks it.
+pub(super) fn is_enabled(units: &[UnitFile], name: &str) -> bool {
+    let masked = ["/etc/systemd/system/", "/run/systemd/system/", "/etc/systemd/system.control/"]
+        .map(|folder| format!("{folder}{name}"));
+    units.iter().any(|unit| {
+        let path = normal(&unit.path);
+        let place = Place::of(&path);
+        place.starts && place.unit == name && !path.starts_with(RUNTIME)
+    }) && !units.iter().any(|unit| masked.contains(&unit.path) && unit.link.as_deref() == Some("/dev/null"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::suite::fixture::{Machine, link, unit};
+
+    const WANTS: &str = "/etc/systemd/system/multi-user.target.wants/nginx.service";
+    const NGINX: &str = "/lib/systemd/system/nginx.service";
+    const SERVICE: &str = "[[step]]\nservice = { name = \"nginx\", enabled = true }\n";
+
+    fn machine(change: impl FnOnce(&mut Machine)) -> Machine {
+        let mut machine = Machine::base();
+        change(&mut machine);
+        machine
+    }
+
+    #[test]
+    fn a_packages_unit_passes_and_starting_it_must_be_declared() {
+        let machine = machine(|m| m.now.units.push(unit(NGINX, "x")));
+        machine.passes("units", "", "");
+        let mut machine = machine;
+        machine.now.units.push(link(WANTS, NGINX));
+        machine.passes("units", SERVICE, "");
+        machine.fails("units", "", "", WANTS);
+        machine.now.units.last_mut().unwrap().link = Some("/home/x/nginx.service".to_owned());
+        machine.fails("units", SERVICE, "", "something else than its name");
+    }
+
+    #[test]
+    fn a_package_cannot_start_itself_from_its_own_folder() {
+        let wants = "/usr/lib/systemd/system/multi-user.target.wants/nginx.service";
+        machine(|m| m.now.units.push(link(wants, "../nginx.service"))).fails("units", "", "", wants);
+        machine(|m| m.now.units.push(link(wants, "../nginx.service"))).passes("units", SERVICE, "");
+    }
+
+    #[test]
+    fn what_is_written_by_hand_is_declared_as_it_is() {
+        let path = "/etc/systemd/system/job.service";
+        let step =
+            "[[step]]\nfile = { path = \"/etc/systemd/system/job.service\", content = \"[Service]\\n\" }\n";
+        machine(|m| m.now.units.push(unit(path, "[Service]\n"))).passes("units", step, "");
+        machine(|m| m.now.units.push(unit(path, "[Service]\n"))).fails("units", "", "", "by hand");
+        machine(|m| m.now.units.push(unit(path, "[Unit]\n"))).fails("units", step, "", "not what the recipe");
+    }
+
+    #[test]
+    fn the_bases_units_are_not_changed_extended_or_masked() {
+        for (path, text) in [
+            ("/usr/lib/systemd/system/cron.service", "changed"),
+            ("/lib/systemd/system/cron.service", "changed"),
+            ("/usr/lib/systemd/system/cron.service.d/x.conf", "extends"),
+            ("/usr/lib/systemd/system/service.d/x.conf", "extends"),
+            ("/usr/lib/systemd/system-generators/x", "program"),
+            ("/usr/lib/systemd/network/x.network", "configures"),
+            ("/etc/systemd/system.conf", "by hand"),
+            ("/run/systemd/generator.late/x.service", "made at boot"),
+            ("/run/systemd/system/x.service", "made at boot"),
+        ] {
+            machine(|m| m.now.units.push(unit(path, "evil"))).fails("units", "", "", text);
+        }
+        machine(|m| m.now.units.push(link("/etc/systemd/system/cron.service", "/dev/null")))
+            .fails("units", "", "", "off");
+        machine(|m| m.now.units.push(unit("/run/systemd/units/invocation:x", "1"))).passes("units", "", "");
+    }
+
+    #[test]
+    fn a_protected_unit_is_the_sites() {
+        let drop_in = "/etc/systemd/system/nftables.service.d/x.conf";
+        let step = "[[step]]\nfile = { path = \"/etc/systemd/system/nftables.service.d/x.conf\", content = \"x\" }\n";
+        machine(|m| m.now.units.push(unit(drop_in, "x"))).fails("units", step, "", "protected");
+        machine(|m| m.now.units.push(unit(drop_in, "x"))).passes("units", "", step);
+        let wants = "/etc/systemd/system/sysinit.target.wants/nftables.service";
+        let service = "[[step]]\nservice = { name = \"nftables\", enabled = true }\n";
+        let target = "/lib/systemd/system/nftables.service";
+        machine(|m| m.now.units.push(link(wants, target))).fails("units", service, "", "protected");
+        machine(|m| m.now.units.push(link(wants, target))).passes("units", "", service);
+        let auditd = "/etc/systemd/system/multi-user.target.wants/auditd.service";
+        machine(|m| m.base.units.push(link(auditd, "x"))).fails("units", "", "", "gone");
+    }
+}

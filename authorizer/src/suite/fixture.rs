@@ -1,0 +1,107 @@
+//! Machines and recipes for the checks' tests.
+
+use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
+use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
+
+use super::{SuiteConfig, TestResult, judge};
+
+/// A machine under test and the base it came from.
+pub(super) struct Machine {
+    pub(super) base: Facts,
+    pub(super) now: Facts,
+}
+
+impl Machine {
+    /// A small base, and a machine that only has the site's settings for sshd.
+    pub(super) fn base() -> Self {
+        let base = Facts {
+            users: vec![User { home: "/root".to_owned(), shell: "/bin/bash".to_owned(), ..user("root", 0) }],
+            groups: vec![group("root", 0, &[])],
+            units: vec![unit("/usr/lib/systemd/system/cron.service", "[Service]\n")],
+            modules: vec!["virtio_blk".to_owned()],
+            ..Facts::default()
+        };
+        let sshd = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitEmptyPasswords no\n";
+        let now = Facts { sshd: vec![small_file("/etc/ssh/sshd_config", sshd)], ..base.clone() };
+        Self { base, now }
+    }
+
+    /// Judges with the baseline suite; the recipes are given as what follows `[recipe]`.
+    pub(super) fn judge(&self, vo: &str, site: &str) -> Vec<TestResult> {
+        let config = SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap();
+        judge(&self.now, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
+    }
+
+    fn result(&self, check: &str, vo: &str, site: &str) -> TestResult {
+        self.judge(vo, site).into_iter().find(|result| result.name == check).expect(check)
+    }
+
+    #[track_caller]
+    pub(super) fn passes(&self, check: &str, vo: &str, site: &str) {
+        let result = self.result(check, vo, site);
+        assert!(result.passed(), "{check}: {:?}", result.detail);
+    }
+
+    #[track_caller]
+    pub(super) fn fails(&self, check: &str, vo: &str, site: &str, with: &str) {
+        let result = self.result(check, vo, site);
+        assert!(!result.passed(), "{check} passed, and should say {with}");
+        assert!(result.detail.iter().any(|line| line.contains(with)), "{check}: {:?}", result.detail);
+    }
+}
+
+/// A recipe with this text after its `[recipe]`.
+fn recipe(name: &str, rest: &str) -> Recipe {
+    let step = if rest.contains("[[step]]") { "" } else { "[[step]]\ndirectory = { path = \"/srv/x\" }\n" };
+    let manifest = format!(
+        "[recipe]\nname = \"{name}\"\nversion = \"1.0.0\"\nsummary = \"x\"\nbase = [\"debian-12\"]\n\n{rest}\n{step}"
+    );
+    let mut payload = Payload::builder(&Limits::STANDARD);
+    payload.add("recipe.toml", manifest.into_bytes(), false).unwrap();
+    match Recipe::from_payload(payload.finish().unwrap(), &Limits::STANDARD) {
+        Ok(recipe) => recipe,
+        Err(error) => panic!("{}", error.report(false)),
+    }
+}
+
+pub(super) fn socket(protocol: &str, address: &str, port: u16) -> Socket {
+    Socket { protocol: protocol.to_owned(), address: address.to_owned(), port, uid: 0, program: None }
+}
+
+pub(super) fn file_mode(path: &str, mode: u32, kind: &str) -> FileMode {
+    FileMode { path: path.to_owned(), mode, uid: 0, gid: 0, kind: kind.to_owned() }
+}
+
+pub(super) fn user(name: &str, uid: u32) -> User {
+    User {
+        name: name.to_owned(),
+        uid,
+        gid: uid,
+        home: format!("/home/{name}"),
+        shell: "/usr/sbin/nologin".to_owned(),
+        password: Password::Locked,
+    }
+}
+
+pub(super) fn group(name: &str, gid: u32, members: &[&str]) -> Group {
+    Group { name: name.to_owned(), gid, members: members.iter().map(|&member| member.to_owned()).collect() }
+}
+
+pub(super) fn small_file(path: &str, text: &str) -> SmallFile {
+    SmallFile {
+        path: path.to_owned(),
+        mode: 0o644,
+        uid: 0,
+        sha256: Sha256Digest::of(text.as_bytes()).to_hex(),
+        link: None,
+        text: Some(text.to_owned()),
+    }
+}
+
+pub(super) fn unit(path: &str, text: &str) -> UnitFile {
+    UnitFile { path: path.to_owned(), sha256: Some(Sha256Digest::of(text.as_bytes()).to_hex()), link: None }
+}
+
+pub(super) fn link(path: &str, target: &str) -> UnitFile {
+    UnitFile { path: path.to_owned(), sha256: None, link: Some(target.to_owned()) }
+}

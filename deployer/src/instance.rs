@@ -1,0 +1,423 @@
+//! Instances on disk: one folder each, whose state is read from evidence and never stored.
+//!
+//! `instances/ID/` holds `lock` (held by the supervisor as long as the instance lives), `instance.json`
+//! (what was started), `control.sock` (the supervisor listens there) and the logs. The folder is 0700: who can reach
+//! the socket may already do everything to the site.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use authorizer::site::config::Level;
+use recipe_spec::{RecipeName, Sha256Digest, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// Longest `instance.json` that is read, in bytes.
+const MAX_RECORD: u64 = 64 * 1024;
+/// Most folders that a listing looks at.
+const MAX_INSTANCES: usize = 10_000;
+
+/// What was started; written once, when the instance runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The instance's id, also its folder's name.
+    pub id: String,
+    /// The recipe.
+    pub name: RecipeName,
+    /// The recipe's version.
+    pub version: semver::Version,
+    /// Digest of the authorization's envelope.
+    pub authorization: Sha256Digest,
+    /// Trust level, from the authorization.
+    pub level: Level,
+    /// Forwarded ports: host address and port of the instance.
+    pub forwards: Vec<(SocketAddrV4, u16)>,
+    /// When it was launched.
+    pub started_at: Timestamp,
+    /// Process id of the supervisor.
+    pub supervisor: u32,
+    /// Process id of QEMU.
+    pub qemu: u32,
+    /// User id that QEMU runs as.
+    pub uid: u32,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+}
+
+/// What an instance is doing, read from its lock and record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// A supervisor holds it, its tests have not passed yet.
+    Starting,
+    /// A supervisor holds it and it was found working.
+    Running,
+    /// No supervisor holds it.
+    Ended,
+}
+
+/// An instance as listed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// The folder's name.
+    pub id: String,
+    /// Read from evidence at the time of listing.
+    pub state: State,
+    /// Absent if it ended before it ran.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+}
+
+/// Why an instance cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// No such folder, or the id is none.
+    #[error("there is no instance {id}")]
+    Unknown {
+        /// As asked.
+        id: String,
+    },
+    /// Its supervisor did not end it in time.
+    #[error("instance {id} did not end within {seconds} s")]
+    StillRunning {
+        /// The instance.
+        id: String,
+        /// Seconds waited.
+        seconds: u64,
+    },
+    /// Its record is not one that this version wrote.
+    #[error("the record of instance {id} cannot be read: {reason}")]
+    BadRecord {
+        /// The instance.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> InstanceError + '_ {
+    move |source| InstanceError::Io { path: path.to_owned(), source }
+}
+
+/// The folder of all instances of a site.
+#[derive(Clone, Debug)]
+pub struct Instances {
+    folder: PathBuf,
+}
+
+impl Instances {
+    /// The instances kept below `folder`, which need not exist yet.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// All instances, sorted by id.
+    ///
+    /// # Errors
+    /// [`InstanceError::Io`] if the folder cannot be read, [`InstanceError::BadRecord`].
+    pub fn list(&self) -> Result<Vec<Instance>, InstanceError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(at(&self.folder))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries.take(MAX_INSTANCES) {
+            let name = entry.map_err(at(&self.folder))?.file_name();
+            if let Some(id) = name.to_str().filter(|id| is_id(id)) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort_unstable();
+        ids.iter().map(|id| self.show(id)).collect()
+    }
+
+    /// One instance.
+    ///
+    /// # Errors
+    /// [`InstanceError`].
+    pub fn show(&self, id: &str) -> Result<Instance, InstanceError> {
+        let folder = self.existing(id)?;
+        let record = read_record(&folder, id)?;
+        let held = lock_is_held(&folder.join("lock"))?;
+        let state = match (held, &record) {
+            (true, Some(_)) => State::Running,
+            (true, None) => State::Starting,
+            (false, _) => State::Ended,
+        };
+        Ok(Instance { id: id.to_owned(), state, record })
+    }
+
+    /// Where an instance's console is kept.
+    ///
+    /// # Errors
+    /// [`InstanceError::Unknown`].
+    pub fn console(&self, id: &str) -> Result<PathBuf, InstanceError> {
+        let folder = self.existing(id)?;
+        let running = folder.join("instance").join(CONSOLE);
+        Ok(if running.exists() { running } else { folder.join(CONSOLE) })
+    }
+
+    /// Asks the supervisor to shut the instance down and waits until it has ended. An instance that has ended already
+    /// stays so.
+    ///
+    /// # Errors
+    /// [`InstanceError::StillRunning`] after `patience`, and the others.
+    pub fn stop(&self, id: &str, patience: Duration) -> Result<Instance, InstanceError> {
+        let folder = self.existing(id)?;
+        let start = Instant::now();
+        if lock_is_held(&folder.join("lock"))? {
+            if let Ok(mut stream) = connect(&folder) {
+                // A supervisor that is just ending closes the socket before it answers: the lock tells.
+                let _ = stream.write_all(STOP);
+            }
+            while lock_is_held(&folder.join("lock"))? {
+                if start.elapsed() > patience {
+                    return Err(InstanceError::StillRunning {
+                        id: id.to_owned(),
+                        seconds: patience.as_secs(),
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        self.show(id)
+    }
+
+    /// Makes the folder of a new instance and takes its lock.
+    ///
+    /// # Errors
+    /// [`InstanceError::Io`].
+    pub fn begin(&self, id: &str) -> Result<Held, InstanceError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(at(&self.folder))?;
+        let folder = self.folder.join(id);
+        DirBuilder::new().mode(0o700).create(&folder).map_err(at(&folder))?;
+        let path = folder.join("lock");
+        let lock =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| at(&path)(e.into()))?;
+        let listener = listen(&folder)?;
+        Ok(Held { id: id.to_owned(), folder, listener, _lock: lock })
+    }
+
+    fn existing(&self, id: &str) -> Result<PathBuf, InstanceError> {
+        let folder = self.folder.join(id);
+        if is_id(id) && folder.is_dir() {
+            Ok(folder)
+        } else {
+            Err(InstanceError::Unknown { id: id.to_owned() })
+        }
+    }
+}
+
+const CONSOLE: &str = "console.log";
+const RECORD: &str = "instance.json";
+const SOCKET: &str = "control.sock";
+const STOP: &[u8] = b"stop\n";
+
+/// An instance in the hands of its supervisor: as long as this value lives, others see it as held.
+#[derive(Debug)]
+pub struct Held {
+    id: String,
+    folder: PathBuf,
+    listener: UnixListener,
+    _lock: File,
+}
+
+impl Held {
+    /// The instance's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where its console's log is kept after its end.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.folder.join(CONSOLE)
+    }
+
+    /// Writes the record: from now on the instance counts as running.
+    ///
+    /// # Errors
+    /// [`InstanceError::Io`].
+    pub fn running(&self, record: &Record) -> Result<(), InstanceError> {
+        let path = self.folder.join(RECORD);
+        let temporary = self.folder.join("instance.json.new");
+        let bytes = serde_json::to_vec(record)
+            .map_err(|e| InstanceError::BadRecord { id: self.id.clone(), reason: e.to_string() })?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(at(&temporary))?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(at(&temporary))?;
+        fs::rename(&temporary, &path).map_err(at(&path))
+    }
+
+    /// Waits at most `patience` for someone to ask for the end of the instance.
+    #[must_use]
+    pub fn asked_to_stop(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Ok((mut stream, _)) = self.listener.accept() {
+                let mut word = [0; STOP.len()];
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+                if stream.read_exact(&mut word).is_ok() && word == STOP {
+                    return true;
+                }
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.folder.join(SOCKET));
+    }
+}
+
+/// `web-0123456789ab`: the recipe's short name and 12 random hex digits.
+fn is_id(id: &str) -> bool {
+    id.len() <= 100
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn read_record(folder: &Path, id: &str) -> Result<Option<Record>, InstanceError> {
+    let path = folder.join(RECORD);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(at(&path))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(at(&path))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| InstanceError::BadRecord { id: id.to_owned(), reason: e.to_string() })
+}
+
+fn lock_is_held(path: &Path) -> Result<bool, InstanceError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(at(path))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(at(path)(error.into())),
+    }
+}
+
+/// A socket's path is at most 107 bytes long; one that goes over a descriptor of the folder always fits.
+fn socket_path(folder: &Path) -> Result<(File, PathBuf), InstanceError> {
+    let handle = File::open(folder).map_err(at(folder))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd()));
+    Ok((handle, path))
+}
+
+fn listen(folder: &Path) -> Result<UnixListener, InstanceError> {
+    let (_handle, path) = socket_path(folder)?;
+    let listener = UnixListener::bind(&path).map_err(at(&path))?;
+    listener.set_nonblocking(true).map_err(at(&path))?;
+    Ok(listener)
+}
+
+fn connect(folder: &Path) -> Result<UnixStream, InstanceError> {
+    let (_handle, path) = socket_path(folder)?;
+    UnixStream::connect(&path).map_err(at(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record {
+            id: id.to_owned(),
+            name: "atlas/web".parse().unwrap(),
+            version: semver::Version::new(1, 0, 0),
+            authorization: Sha256Digest::of(b"authorization"),
+            level: Level::Recipe,
+            forwards: vec![(SocketAddrV4::new([127, 0, 0, 1].into(), 8080), 80)],
+            started_at: Timestamp::from_unix(1_000_000),
+            supervisor: 1,
+            qemu: 2,
+            uid: 61500,
+            accelerator: "tcg".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_state_follows_the_lock_and_the_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().join("instances"));
+        assert!(instances.list().unwrap().is_empty());
+        let held = instances.begin("web-1").unwrap();
+        assert_eq!(instances.show("web-1").unwrap().state, State::Starting);
+        held.running(&record("web-1")).unwrap();
+        assert_eq!(instances.show("web-1").unwrap().state, State::Running);
+        drop(held);
+        assert_eq!(instances.show("web-1").unwrap().state, State::Ended);
+        assert_eq!(instances.list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_supervisor_hears_stop_and_the_caller_waits_for_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().to_owned());
+        let held = instances.begin("web-2").unwrap();
+        held.running(&record("web-2")).unwrap();
+        let asked = std::thread::spawn(move || held.asked_to_stop(Duration::from_secs(20)));
+        let ended = instances.stop("web-2", Duration::from_secs(20)).unwrap();
+        assert!(asked.join().unwrap());
+        assert_eq!(ended.state, State::Ended);
+    }
+
+    #[test]
+    fn a_supervisor_that_does_not_end_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().to_owned());
+        let _held = instances.begin("web-3").unwrap();
+        let error = instances.stop("web-3", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, InstanceError::StillRunning { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_id_never_leaves_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().join("instances"));
+        fs::create_dir_all(folder.path().join("other")).unwrap();
+        for id in ["../other", "", ".", "/etc", "Web", "-x"] {
+            assert!(matches!(instances.show(id), Err(InstanceError::Unknown { .. })), "{id}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The supervisor of one instance: it checks, launches, waits until the function tests pass, and holds the machine until
+//! it is asked to stop. QEMU lives exactly as long as this process.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use authorizer::events::{Event, Stage};
+use authorizer::journal::Journal;
+use authorizer::machines::{Machines, await_running, run_function_tests};
+use authorizer::site::Site;
+use authorizer::stopped::Stopped;
+use harness::{DiskSpec, Forward, Machine};
+use recipe_spec::{Code, Timestamp};
+use serde::Serialize;
+
+use crate::check::{Deployable, Order};
+use crate::instance::{Held, InstanceError, Instances, Record};
+
+/// How long the function tests may fail before an instance counts as broken: services may still be starting.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two rounds of tests.
+const PAUSE: Duration = Duration::from_secs(2);
+/// An instance that does not shut down within this time is killed.
+const SHUT_DOWN: Duration = Duration::from_secs(120);
+
+/// An instance that works.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Launched {
+    /// What was started.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Number of the recipe CRL that was asked.
+    pub crl_number: u64,
+}
+
+impl From<InstanceError> for Launching {
+    fn from(error: InstanceError) -> Self {
+        Self(Stopped::internal(error))
+    }
+}
+
+impl From<Stopped> for Launching {
+    fn from(stopped: Stopped) -> Self {
+        Self(stopped)
+    }
+}
+
+/// Lets `?` turn both errors of this module into a [`Stopped`].
+struct Launching(Stopped);
+
+/// Holds one instance from its check to its end. `ready` hears of it when its function tests have passed; `stop` asks for the
+/// end from within the process.
+///
+/// # Errors
+/// [`Stopped`], before `ready` was called: no machine is left then. After it, only if the machine is lost.
+pub fn supervise(
+    order: &Order,
+    site: &Site,
+    clock: &dyn Fn() -> Timestamp,
+    stop: &AtomicBool,
+    journal: &mut Journal<'_>,
+    ready: &mut dyn FnMut(&Launched, &Journal<'_>),
+) -> Result<(), Stopped> {
+    hold(order, site, clock, stop, journal, ready).map_err(|Launching(stopped)| stopped)
+}
+
+fn hold(
+    order: &Order,
+    site: &Site,
+    clock: &dyn Fn() -> Timestamp,
+    stop: &AtomicBool,
+    journal: &mut Journal<'_>,
+    ready: &mut dyn FnMut(&Launched, &Journal<'_>),
+) -> Result<(), Launching> {
+    let deployable = journal
+        .stage(Stage::VerifyAuthorization, verified_detail, |_| Deployable::check(order, site, clock()))?;
+    let held = Instances::new(site.layout().instances()).begin(&new_id(order)?)?;
+    let run = RunFolder::new(&held);
+    let machines = Machines::prepare(site, deployable.base(), held.folder(), journal)?;
+    let mut machine = journal.stage(
+        Stage::Launch,
+        |_: &Machine| machines.described(),
+        |journal| {
+            journal.cold_boot();
+            let disk = DiskSpec {
+                base: deployable.base().pinned(authorizer::base::DISK_FILE),
+                layers: deployable.layers().to_vec(),
+                overlays: vec!["instance".to_owned()],
+            };
+            let forwards = order.forwards.iter().map(|forward| Forward {
+                host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, forward.host),
+                guest: forward.guest,
+            });
+            let mut machine = machines.instance(deployable.base(), disk, forwards.collect())?;
+            await_running(&mut machine, site, journal)?;
+            Ok(machine)
+        },
+    )?;
+    journal.stage(
+        Stage::FunctionTests,
+        |count| format!("{count} passed"),
+        |journal| until_tests_pass(&mut machine, &deployable, stop, journal),
+    )?;
+    let record = record(order, &deployable, &held, &machine, &machines, clock());
+    held.running(&record)?;
+    ready(&Launched { record, crl_number: deployable.clear().number }, journal);
+
+    while !held.asked_to_stop(Duration::from_secs(1)) && !stop.load(Ordering::Relaxed) {
+        if machine.wait_exit(Duration::ZERO) {
+            return Err(Stopped::new(Code::MachineFailed, "the machine ended by itself")
+                .details(machine.console_tail())
+                .into());
+        }
+    }
+    // What an instance wrote is not kept, so it does not matter whether it shut down in time or was killed.
+    let _ = machine.power_off(SHUT_DOWN);
+    drop(run);
+    Ok(())
+}
+
+fn verified_detail(deployable: &Deployable) -> String {
+    let clear = deployable.clear();
+    format!(
+        "{}, recipe CRL number {}, {} questions, not revoked",
+        deployable.recipe().manifest().subject_name(),
+        clear.number,
+        clear.checked
+    )
+}
+
+/// Runs the function tests until all pass in one round.
+fn until_tests_pass(
+    machine: &mut Machine,
+    deployable: &Deployable,
+    stop: &AtomicBool,
+    journal: &mut Journal<'_>,
+) -> Result<usize, Stopped> {
+    let start = Instant::now();
+    loop {
+        let results = run_function_tests(machine, deployable.recipe().manifest(), journal)?;
+        let done = results.iter().all(authorizer::suite::TestResult::passed);
+        let last = start.elapsed() > PATIENCE;
+        if done || last {
+            for result in &results {
+                journal.tell(Event::TestFinished {
+                    suite: result.suite.clone(),
+                    name: result.name.clone(),
+                    passed: result.passed(),
+                    seconds: result.seconds,
+                    detail: result.detail.clone(),
+                });
+            }
+        }
+        if done {
+            return Ok(results.len());
+        }
+        if last {
+            let failed: Vec<_> = results.iter().filter(|result| !result.passed()).collect();
+            let names: Vec<_> = failed.iter().map(|result| result.name.as_str()).collect();
+            let details: Vec<_> = failed.iter().flat_map(|result| result.detail.iter().cloned()).collect();
+            return Err(Stopped::new(Code::TestFailed, format!("not passed: {}", names.join(", ")))
+                .details(details.join("\n")));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(Stopped::new(Code::Interrupted, "asked to stop before the instance was ready"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn record(
+    order: &Order,
+    deployable: &Deployable,
+    held: &Held,
+    machine: &Machine,
+    machines: &Machines<'_>,
+    now: Timestamp,
+) -> Record {
+    let predicate = deployable.authorization().predicate();
+    Record {
+        id: held.id().to_owned(),
+        name: predicate.recipe.name.clone(),
+        version: predicate.recipe.version.clone(),
+        authorization: deployable.authorization().digest(),
+        level: predicate.level,
+        forwards: order
+            .forwards
+            .iter()
+            .map(|forward| (SocketAddrV4::new(Ipv4Addr::LOCALHOST, forward.host), forward.guest))
+            .collect(),
+        started_at: now,
+        supervisor: std::process::id(),
+        qemu: machine.pid(),
+        uid: machine.uid().unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        accelerator: machines.accelerator().to_string(),
+    }
+}
+
+/// `web-0123456789ab`: people read the first part, chance makes it unique.
+fn new_id(order: &Order) -> Result<String, Stopped> {
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(Stopped::internal)?;
+    Ok(format!("{}-{}", order.name.name(), hex::encode(random)))
+}
+
+/// The machine's run folder inside the instance's: gone at the end, but for the console's log.
+struct RunFolder {
+    folder: std::path::PathBuf,
+    console: std::path::PathBuf,
+}
+
+impl RunFolder {
+    fn new(held: &Held) -> Self {
+        Self { folder: held.folder().join("instance"), console: held.console() }
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // What cannot be moved or removed stays in the instance's own folder.
+        let _ = fs::rename(self.folder.join("console.log"), &self.console);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
