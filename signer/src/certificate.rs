@@ -161,16 +161,6 @@ impl Certificate {
         certificates.pop().ok_or_else(|| CertificateError::NotPem("there is no certificate in it".to_owned()))
     }
 
-    /// Reads a PEM text that is exactly what [`Certificate::to_pem`] writes.
-    pub(crate) fn from_canonical_pem(pem: &str) -> Result<Self, CertificateError> {
-        let certificate = one_from_pem(pem)?;
-        if certificate.to_pem() == pem {
-            Ok(certificate)
-        } else {
-            Err(CertificateError::NotPem("it is not in its canonical form".to_owned()))
-        }
-    }
-
     /// The PEM text: lines of 64 characters, ended by `\n`.
     pub fn to_pem(&self) -> String {
         // The label is a constant and the length is bounded, so encoding cannot fail; nothing equals empty text.

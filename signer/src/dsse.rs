@@ -307,15 +307,12 @@ impl SignatureForm {
         if self.intermediates.len() > MAX_INTERMEDIATES {
             return Err(EnvelopeError::TooManyIntermediates { count: self.intermediates.len() });
         }
-        let leaf = Certificate::from_canonical_pem(&self.certificate)?;
+        let leaf = Certificate::from_pem(&self.certificate)?;
         if leaf.public_key().spki_sha256() != keyid {
             return Err(EnvelopeError::KeyIdMismatch { keyid, subject: leaf.subject().to_owned() });
         }
-        let intermediates = self
-            .intermediates
-            .iter()
-            .map(|pem| Certificate::from_canonical_pem(pem))
-            .collect::<Result<_, _>>()?;
+        let intermediates =
+            self.intermediates.iter().map(|pem| Certificate::from_pem(pem)).collect::<Result<_, _>>()?;
         Ok(EnvelopeSignature { signature, chain: Chain::from_untrusted(leaf, intermediates) })
     }
 
