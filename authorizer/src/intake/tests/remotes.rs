@@ -135,6 +135,10 @@ fn a_remote_that_is_gone_or_never_was_is_unavailable() {
     assert_eq!(code(take(&other, Some("web"))), Some(Code::RemoteUnavailable));
     drop(daemon);
     assert_eq!(code(take(&uri, Some("web"))), Some(Code::RemoteUnavailable));
+    // The same answer over https, so that transport is built in: else git would say that it does not know it.
+    let https = take(&format!("https://127.0.0.1:{}/repository", free_port()), None).unwrap_err();
+    assert_eq!(https.code(), Some(Code::RemoteUnavailable));
+    assert!(https.to_string().contains("connect"), "{https}");
     let folder = tempfile::tempdir().unwrap();
     let nothing = folder.path().join("none").display().to_string();
     assert_eq!(code(take(&nothing, None)), Some(Code::RemoteUnavailable));
