@@ -75,6 +75,7 @@ impl From<BaseError> for Problem {
     fn from(error: BaseError) -> Self {
         match &error {
             BaseError::UnknownBase { .. } => Self::usage(&error),
+            BaseError::Cache { .. } => Self::usage(&error),
             BaseError::Exists { .. } => Self::usage(format!("{error}; replace it with --replace")),
             _ => Stopped::from(error).into(),
         }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use authorizer::base::{
-    self, BaseCache, BootFiles, BuildOptions, Built, DISK_BYTES, Existing, FirstBoot, Progress,
+    self, BaseCache, BaseError, BuildOptions, Built, DISK_BYTES, Existing, FirstBoot, Progress,
     STATEMENT_FILE, VerifiedBase,
 };
 use authorizer::machines::confinement;
 use authorizer::site::Site;
 use serde::Serialize;
 use serde_json::json;
-use signer::Role;
+use signer::{Role, Signer};
 
 use crate::arguments::{BaseCommand, Format, PassphraseSource};
 use crate::clock;
@@ -74,42 +74,55 @@ fn build(
         Progress::Finished { phase, seconds } => live.line(&format!("{seconds:>6.1} s  {}", phase.title())),
     };
     let cache = cache.map(|folder| BaseCache::new(folder.to_owned()));
-    let cached = match &cache {
-        Some(cache) => cache.take(&options, &signer, &mut progress)?,
-        None => None,
-    };
-    if let Some(built) = cached {
-        return Ok(answer(&built, From::Cache));
-    }
-    let mut boots = 0;
-    let mut take_facts = |files: &BootFiles, progress: &mut dyn FnMut(Progress)| {
-        boots += 1;
-        first_boot.facts(files, progress)
-    };
-    let built = base::build(&options, &signer, &mut take_facts, &mut progress);
+    let made = make(&options, cache.as_ref(), &signer, &first_boot, &mut progress);
     live.end();
-    let built = built?;
-    if let Some(cache) = &cache {
-        cache.keep(&built)?;
+    made
+}
+
+/// Takes the base from the cache if that has it, else builds it and keeps it there.
+fn make(
+    options: &BuildOptions<'_>,
+    cache: Option<&BaseCache>,
+    signer: &Signer,
+    first_boot: &FirstBoot<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Answer, Problem> {
+    if options.existing == Existing::Keep && options.bases.join(options.name).exists() {
+        return Err(BaseError::Exists { folder: options.bases.join(options.name) }.into());
     }
-    Ok(answer(&built, From::Archive { cold_boots: boots }))
+    if let Some(cache) = cache
+        && let Some(built) = cache.take(options, signer, progress)?
+    {
+        return Ok(answer(&built, Origin::Cache, None));
+    }
+    let built =
+        base::build(options, signer, &mut |files, progress| first_boot.facts(files, progress), progress)?;
+    // The base is good, whatever becomes of the copy.
+    let kept = cache.map(|cache| cache.keep(&built));
+    Ok(answer(&built, Origin::Build, kept.and_then(Result::err)))
 }
 
 /// Where a base came from.
-enum From {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Build,
     Cache,
-    Archive { cold_boots: u32 },
 }
 
-fn answer(built: &Built, from: From) -> Answer {
-    let (verb, cold_boots) = match from {
-        From::Cache => ("took from the cache", 0),
-        From::Archive { cold_boots } => ("built", cold_boots),
+fn answer(built: &Built, origin: Origin, not_kept: Option<BaseError>) -> Answer {
+    let how = match origin {
+        Origin::Build => "built",
+        Origin::Cache => "took from the cache",
     };
-    let human = format!("{verb} {}: {}\nbase sha256 {}", built.name, built.folder.display(), built.sha256);
+    let mut human =
+        format!("{how} {} in {}\nbase sha256 {}", built.name, built.folder.display(), built.sha256);
+    if let Some(error) = &not_kept {
+        human.push_str(&format!("\nnote: it is not kept in the cache: {}", printable(&error.to_string())));
+    }
     let mut answer = Answer::new(human, built);
-    answer.data.insert("coldBoots".to_owned(), json!(cold_boots));
-    answer.data.insert("cached".to_owned(), json!(matches!(from, From::Cache)));
+    answer.data.insert("cached".to_owned(), json!(origin == Origin::Cache));
+    // The first boot, which sees what the base looks like.
+    answer.data.insert("coldBoots".to_owned(), json!(u32::from(origin == Origin::Build)));
     answer
 }
 
