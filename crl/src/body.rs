@@ -154,16 +154,20 @@ fn checked(record: &Record) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{LATEST_SECONDS, Reason};
+    use crate::record::{Reason, RevocationDate};
     use crate::selector::Kind;
     use proptest::prelude::*;
     use recipe_spec::timestamp::Timestamp;
     use std::collections::BTreeMap;
 
-    fn entry(first: u8, reason: Reason, date: i64) -> Entry {
+    fn date(seconds: u32) -> RevocationDate {
+        Timestamp::from_unix(seconds.into()).try_into().unwrap()
+    }
+
+    fn entry(first: u8, reason: Reason, seconds: u32) -> Entry {
         let mut selector = [0; 32];
         selector[0] = first;
-        Entry { selector, kind: Kind::Recipe, reason, date: Timestamp::from_unix(date) }
+        Entry { selector, kind: Kind::Recipe, reason, date: date(seconds) }
     }
 
     fn bytes_of(entries: &[Entry]) -> Vec<u8> {
@@ -206,7 +210,7 @@ mod tests {
         let merged = |entries: &[Entry]| {
             let body = Body::from_entries(entries.to_vec());
             assert_eq!(body.len(), 1);
-            body.entries().next().map(|entry| (entry.reason, entry.date.unix())).unwrap()
+            body.entries().next().map(|entry| (entry.reason, Timestamp::from(entry.date).unix())).unwrap()
         };
         let [hold, key, old] = [
             entry(1, Reason::CertificateHold, 50),
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(merged(&[hold, key]), (Reason::KeyCompromise, 50), "revoked since it was held");
         assert_eq!(merged(&[hold, old]), (Reason::Superseded, 20));
         assert_eq!(merged(&[hold, hold]), (Reason::CertificateHold, 50));
-        let earlier = Entry { date: Timestamp::from_unix(10), ..hold };
+        let earlier = Entry { date: date(10), ..hold };
         assert_eq!(
             merged(&[hold, earlier]),
             (Reason::CertificateHold, 50),
@@ -234,12 +238,12 @@ mod tests {
             digest[31] = last;
             digest
         });
-        let entry = (digest, 0..Kind::ALL.len(), 0..Reason::ALL.len(), 0..LATEST_SECONDS).prop_map(
-            |(selector, kind, reason, date)| Entry {
+        let entry = (digest, 0..Kind::ALL.len(), 0..Reason::ALL.len(), any::<u32>()).prop_map(
+            |(selector, kind, reason, seconds)| Entry {
                 selector,
                 kind: Kind::ALL[kind],
                 reason: Reason::ALL[reason],
-                date: Timestamp::from_unix(date),
+                date: date(seconds),
             },
         );
         proptest::collection::vec(entry, 0..60)

@@ -10,12 +10,12 @@
 //! | `scope` | what the issuer may revoke: `site` |
 //! | `epoch` | 1; a later epoch begins only by a rotation |
 //! | `number` | 1, then one more with each list of an epoch |
-//! | `thisUpdate` | when it was issued, RFC 3339, whole seconds, `Z`, from 1970 to 2100 |
+//! | `thisUpdate` | when it was issued, RFC 3339, whole seconds, `Z`, to 2106-02-07T06:28:15Z at most |
 //! | `nextUpdate` | from when on it is refused |
 //! | `base` | for deltas, number of the list it changes; refused today |
 //! | `previous` | `{"sha256": …}`, header digest of number − 1; absent in number 1 only |
 //! | `entries` | number of records |
-//! | `bodyLength` | bytes of the body: 48 × `entries` |
+//! | `bodyLength` | bytes of the body: 38 × `entries` |
 //! | `body` | `{"sha256": …}` of the body |
 //!
 //! A *header digest* is the SHA-256 of the signed statement, not of the envelope around it: an envelope carries
@@ -163,8 +163,10 @@ pub enum HeaderError {
     /// A delta, which this version cannot apply.
     #[error("it changes list number {0}: deltas are not supported by this version")]
     Delta(u64),
-    /// It ends before it begins, or lies outside 1970 to 2100.
-    #[error("it is valid from {this_update} to {next_update}, which is no span between 1970 and 2100")]
+    /// It ends before it begins, or lies outside 1970 to 2106.
+    #[error(
+        "it is valid from {this_update} to {next_update}, which is no span between 1970-01-01T00:00:00Z and 2106-02-07T06:28:15Z"
+    )]
     Span {
         /// When it was issued.
         this_update: Timestamp,
@@ -230,7 +232,7 @@ mod tests {
             base: None,
             previous: Some(DigestSet { sha256: Sha256Digest::of(b"one") }),
             entries: 3,
-            body_length: 144,
+            body_length: 114,
             body: DigestSet { sha256: Sha256Digest::of(b"body") },
         }
     }
@@ -259,18 +261,20 @@ mod tests {
         }
         assert!(matches!(refusal(|h| h.this_update = Timestamp::from_unix(-1)), HeaderError::Span { .. }));
         assert!(matches!(
-            refusal(|h| h.next_update = "2100-01-01T00:00:00Z".parse().unwrap()),
+            refusal(|h| h.next_update = "2106-02-07T06:28:16Z".parse().unwrap()),
             HeaderError::Span { .. }
         ));
-        assert!(matches!(refusal(|h| h.body_length = 143), HeaderError::Lengths { .. }));
+        let last = Header { next_update: "2106-02-07T06:28:15Z".parse().unwrap(), ..header() };
+        assert_eq!(last.check(), Ok(()));
+        assert!(matches!(refusal(|h| h.body_length = 113), HeaderError::Lengths { .. }));
         assert!(matches!(refusal(|h| h.entries = 2), HeaderError::Lengths { .. }));
     }
 
     #[test]
     fn lengths_at_the_ends_of_u64_neither_overflow_nor_pass() {
-        let wraps = u64::MAX / 48 + 1;
-        let product = wraps.wrapping_mul(48);
-        for (entries, body_length) in [(u64::MAX, u64::MAX), (u64::MAX, 0), (wraps, product), (0, 48)] {
+        let wraps = u64::MAX / 38 + 1;
+        let product = wraps.wrapping_mul(38);
+        for (entries, body_length) in [(u64::MAX, u64::MAX), (u64::MAX, 0), (wraps, product), (0, 38)] {
             assert!(matches!(
                 refusal(|h| (h.entries, h.body_length) = (entries, body_length)),
                 HeaderError::Lengths { .. }
@@ -278,7 +282,7 @@ mod tests {
         }
         let entries = MAX_ENTRIES as u64 + 1;
         assert_eq!(
-            refusal(|h| (h.entries, h.body_length) = (entries, entries * 48)),
+            refusal(|h| (h.entries, h.body_length) = (entries, entries * 38)),
             HeaderError::TooMany(entries)
         );
     }

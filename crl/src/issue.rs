@@ -9,7 +9,7 @@ use crate::body::{Body, MAX_ENTRIES};
 use crate::error::CrlError;
 use crate::header::{FIRST_EPOCH, FIRST_NUMBER, Header, IssuerName, Scope};
 use crate::list::{AuthenticCrl, BODY_NAME};
-use crate::record::{Entry, Reason, within_dates};
+use crate::record::{DateError, Entry, Reason, RevocationDate, within_dates};
 use crate::selector::Selector;
 
 /// Why a list cannot be issued as asked.
@@ -29,20 +29,32 @@ pub enum IssueError {
         scope: Scope,
     },
     /// The dates make no span of time that a list may have.
-    #[error("a list cannot be valid from {now} to {next_update}: that is no span between 1970 and 2100")]
+    #[error(
+        "a list cannot be valid from {now} to {next_update}: that is no span between 1970-01-01T00:00:00Z and 2106-02-07T06:28:15Z"
+    )]
     Span {
         /// The time of issue.
         now: Timestamp,
         /// The end asked for.
         next_update: Timestamp,
     },
-    /// A revocation is dated after the list, or outside what a list may name.
-    #[error("{selector} cannot be revoked as of {date}: the date lies before 1970 or after this list's own")]
+    /// A revocation has a date that no record can hold.
+    #[error("{selector} cannot be revoked as of then: {source}")]
     Date {
+        /// What was to be revoked.
+        selector: Box<Selector>,
+        /// The date asked for, and what is allowed.
+        source: DateError,
+    },
+    /// A revocation is dated after the list.
+    #[error("{selector} cannot be revoked as of {date}: that is after the list itself, which is of {now}")]
+    Ahead {
         /// What was to be revoked.
         selector: Box<Selector>,
         /// The date asked for.
         date: Timestamp,
+        /// The time of issue.
+        now: Timestamp,
     },
     /// The list is full.
     #[error("the list would have {0} entries, the limit is {MAX_ENTRIES}")]
@@ -122,14 +134,17 @@ fn extended_body(
     let mut entries: Vec<Entry> = previous.map(|body| body.entries().collect()).unwrap_or_default();
     entries.reserve(add.len());
     for (selector, reason, date) in add {
-        if !within_dates(*date) || *date > now {
-            return Err(IssueError::Date { selector: Box::new(selector.clone()), date: *date });
+        let named = || Box::new(selector.clone());
+        let held = RevocationDate::try_from(*date)
+            .map_err(|source| IssueError::Date { selector: named(), source })?;
+        if *date > now {
+            return Err(IssueError::Ahead { selector: named(), date: *date, now });
         }
         entries.push(Entry {
             selector: selector.digest(),
             kind: selector.kind(),
             reason: *reason,
-            date: *date,
+            date: held,
         });
     }
     let body = Body::from_entries(entries);
@@ -141,7 +156,7 @@ mod tests {
     use super::*;
     use recipe_spec::digest::Sha256Digest;
 
-    /// The signed bytes of a list, to the byte: what `docs/formats.md` shows.
+    /// The signed bytes of a list, to the byte: `vectors/regenerate.py` computes them without this code.
     #[test]
     fn the_statement_of_a_second_list() {
         let selector: Selector = "version:atlas/web@1.4.0".parse().unwrap();
@@ -157,7 +172,7 @@ mod tests {
             base: None,
             previous: Some(Sha256Digest::of(b"the first list's statement").into()),
             entries: 1,
-            body_length: 48,
+            body_length: 38,
             body: body.digest().into(),
         };
         let statement = Statement::new(vec![Subject::new(BODY_NAME, body.digest())], CRL_PREDICATE, header);

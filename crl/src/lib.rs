@@ -1,7 +1,7 @@
 //! The recipe CRL: one signed, numbered, expiring list of all that an issuer revoked.
 //!
 //! Nothing is allowed without a list that is signed, whole, fresh, and not older than one seen before. A list is a small
-//! signed [`header`] that names a [`body`] of sorted 48-byte [`record`]s, so one signature is checked whatever the size and a
+//! signed [`header`] that names a [`body`] of sorted 38-byte [`record`]s, so one signature is checked whatever the size and a
 //! question is a binary search.
 //!
 //! ```text
@@ -42,7 +42,7 @@ pub use header::{Header, IssuerName, Scope};
 pub use issue::{IssueError, issue};
 pub use list::{AuthenticCrl, Clear, FUTURE_TOLERANCE_SECONDS, RecipeCrl, Revocation, Revoked, Status};
 pub use mark::Mark;
-pub use record::{Entry, Reason, RecordError};
+pub use record::{DateError, Entry, Reason, RecordError, RevocationDate};
 pub use seen::Seen;
 pub use selector::{Kind, Selector, SelectorError};
 pub use show::{Shown, ShownEntry};

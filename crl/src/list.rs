@@ -268,7 +268,7 @@ impl RecipeCrl {
         let (number, header) = (self.number(), self.header_sha256());
         match self.list.body.find(&selector.digest()) {
             None => Status::NotRevoked { number, header },
-            Some(Entry { reason, date, .. }) => Status::Revoked { number, header, reason, date },
+            Some(Entry { reason, date, .. }) => Status::Revoked { number, header, reason, date: date.into() },
         }
     }
 

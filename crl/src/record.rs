@@ -1,14 +1,14 @@
-//! One entry of the list: 48 bytes in the body.
+//! One entry of the list: 38 bytes in the body.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 32 | selector digest ([`Selector::digest`](crate::Selector::digest)) |
 //! | 32 | 1 | kind: 1 recipe, 2 recipe version, 3 signer key, 4 certificate, 5 base image, 6 site recipe, 7 authorization |
 //! | 33 | 1 | reason: the CRLReason number of RFC 5280 §5.3.1 (0–6, 9, 10) |
-//! | 34 | 6 | zero |
-//! | 40 | 8 | date of revocation: seconds since 1970-01-01T00:00:00Z, unsigned, big-endian, before 2100 |
+//! | 34 | 4 | date of revocation: seconds since 1970-01-01T00:00:00Z, unsigned, big-endian |
 //!
-//! Any other value of any byte is an error, so an entry has exactly one encoding.
+//! Any other kind or reason is an error, and every field is fixed, so an entry has exactly one encoding. The last date that
+//! 32 bits hold, [`LATEST_SECONDS`], is also the last one that a header may name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::selector::Kind;
 
 /// Bytes of one record.
-pub const RECORD_BYTES: usize = 48;
+pub const RECORD_BYTES: usize = 38;
 
 /// Bytes of the selector digest, by which records are sorted.
 pub(crate) const DIGEST_BYTES: usize = 32;
@@ -27,17 +27,39 @@ pub(crate) const DIGEST_BYTES: usize = 32;
 /// The first instant that a list may name: 1970-01-01T00:00:00Z.
 pub const EARLIEST_SECONDS: i64 = 0;
 
-/// The first instant that a list may no longer name: 2100-01-01T00:00:00Z.
-pub const LATEST_SECONDS: i64 = 4_102_444_800;
+/// The last instant that a list may name: 2106-02-07T06:28:15Z, the last in 32 bits.
+pub const LATEST_SECONDS: i64 = u32::MAX as i64;
 
 const KIND_AT: usize = 32;
 const REASON_AT: usize = 33;
-const ZERO_AT: usize = 34;
-const DATE_AT: usize = 40;
+const DATE_AT: usize = 34;
 
 /// Whether a list may name this instant.
 pub(crate) fn within_dates(instant: Timestamp) -> bool {
-    (EARLIEST_SECONDS..LATEST_SECONDS).contains(&instant.unix())
+    (EARLIEST_SECONDS..=LATEST_SECONDS).contains(&instant.unix())
+}
+
+/// Since when something is revoked: an instant from [`EARLIEST_SECONDS`] to [`LATEST_SECONDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RevocationDate(u32);
+
+/// An instant that a list cannot name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a list holds dates from 1970-01-01T00:00:00Z to 2106-02-07T06:28:15Z, and {0} is none of them")]
+pub struct DateError(pub Timestamp);
+
+impl TryFrom<Timestamp> for RevocationDate {
+    type Error = DateError;
+
+    fn try_from(instant: Timestamp) -> Result<Self, DateError> {
+        u32::try_from(instant.unix()).map(Self).map_err(|_| DateError(instant))
+    }
+}
+
+impl From<RevocationDate> for Timestamp {
+    fn from(date: RevocationDate) -> Self {
+        Self::from_unix(i64::from(date.0))
+    }
 }
 
 /// Why something was revoked (RFC 5280 §5.3.1, with its names and numbers). `removeFromCRL` belongs to deltas and
@@ -133,8 +155,8 @@ pub struct Entry {
     pub kind: Kind,
     /// Why.
     pub reason: Reason,
-    /// Since when, in whole seconds from 1970 to 2100.
-    pub date: Timestamp,
+    /// Since when.
+    pub date: RevocationDate,
 }
 
 /// Why a record is not one.
@@ -146,12 +168,6 @@ pub enum RecordError {
     /// Byte 33 is no reason.
     #[error("unknown reason {0}")]
     Reason(u8),
-    /// A byte from 34 to 39 is not zero.
-    #[error("bytes 34 to 39 are not zero")]
-    NotZero,
-    /// The date lies outside 1970 to 2100.
-    #[error("its date lies outside 1970 to 2100")]
-    Date,
 }
 
 impl Entry {
@@ -161,7 +177,7 @@ impl Entry {
         record[..DIGEST_BYTES].copy_from_slice(&self.selector);
         record[KIND_AT] = self.kind as u8;
         record[REASON_AT] = self.reason as u8;
-        record[DATE_AT..].copy_from_slice(&self.date.unix().to_be_bytes());
+        record[DATE_AT..].copy_from_slice(&self.date.0.to_be_bytes());
         record
     }
 
@@ -174,19 +190,11 @@ impl Entry {
             .into_iter()
             .find(|reason| *reason as u8 == record[REASON_AT])
             .ok_or(RecordError::Reason(record[REASON_AT]))?;
-        if record[ZERO_AT..DATE_AT].iter().any(|byte| *byte != 0) {
-            return Err(RecordError::NotZero);
-        }
         let mut seconds = [0; RECORD_BYTES - DATE_AT];
         seconds.copy_from_slice(&record[DATE_AT..]);
-        let date = instant(i64::from_be_bytes(seconds)).ok_or(RecordError::Date)?;
+        let date = RevocationDate(u32::from_be_bytes(seconds));
         Ok(Self { selector, kind, reason, date })
     }
-}
-
-/// The instant, if a list may name it.
-fn instant(seconds: i64) -> Option<Timestamp> {
-    (EARLIEST_SECONDS..LATEST_SECONDS).contains(&seconds).then(|| Timestamp::from_unix(seconds))
 }
 
 #[cfg(test)]
@@ -199,13 +207,13 @@ mod tests {
             selector: [0xaa; 32],
             kind: Kind::SiteRecipe,
             reason: Reason::AaCompromise,
-            date: Timestamp::from_unix(1_700_000_000),
+            date: RevocationDate(1_700_000_000),
         }
     }
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let expected = format!("{}060a000000000000000000006553f100", "aa".repeat(32));
+        let expected = format!("{}060a6553f100", "aa".repeat(32));
         assert_eq!(hex::encode(entry().to_bytes()), expected);
     }
 
@@ -230,38 +238,39 @@ mod tests {
         for number in [7, 8, 11, 255] {
             assert_eq!(broken(33, number), Err(RecordError::Reason(number)));
         }
-        for at in 34..40 {
-            assert_eq!(broken(at, 1), Err(RecordError::NotZero));
-        }
-        assert_eq!(broken(40, 0x80), Err(RecordError::Date), "before 1970");
-        assert_eq!(broken(40, 0x7f), Err(RecordError::Date), "after 2100");
     }
 
     #[test]
     fn the_ends_of_time() {
-        let at = |seconds: i64| {
-            let mut record = entry().to_bytes();
-            record[DATE_AT..].copy_from_slice(&seconds.to_be_bytes());
-            Entry::from_bytes(&record).map(|entry| entry.date.unix())
-        };
-        assert_eq!(at(0), Ok(0));
-        assert_eq!(at(-1), Err(RecordError::Date));
-        assert_eq!(at(LATEST_SECONDS - 1), Ok(LATEST_SECONDS - 1));
-        assert_eq!(at(LATEST_SECONDS), Err(RecordError::Date));
+        for (seconds, hex_date) in [(0, "00000000"), (1 << 31, "80000000"), (LATEST_SECONDS, "ffffffff")] {
+            let date = RevocationDate::try_from(Timestamp::from_unix(seconds)).unwrap();
+            let record = Entry { date, ..entry() }.to_bytes();
+            assert_eq!(hex::encode(&record[34..]), hex_date);
+            assert_eq!(Timestamp::from(Entry::from_bytes(&record).unwrap().date).unix(), seconds);
+        }
+        for seconds in [-1, LATEST_SECONDS + 1, i64::MIN, i64::MAX] {
+            let instant = Timestamp::from_unix(seconds);
+            assert_eq!(RevocationDate::try_from(instant), Err(DateError(instant)));
+            assert!(!within_dates(instant));
+        }
+        let error = DateError(Timestamp::from_unix(LATEST_SECONDS + 1)).to_string();
+        for named in [EARLIEST_SECONDS, LATEST_SECONDS, LATEST_SECONDS + 1] {
+            assert!(error.contains(&Timestamp::from_unix(named).to_string()), "{error}");
+        }
     }
 
     proptest! {
         #[test]
         fn what_is_read_encodes_to_the_same_bytes(bytes in proptest::array::uniform32(any::<u8>()),
-            kind in 0u8..9, reason in 0u8..12, zero in 0u8..2, seconds in -2i64..LATEST_SECONDS + 2) {
+            kind in 0u8..9, reason in 0u8..12, seconds in any::<u32>()) {
             let mut record = [0; RECORD_BYTES];
             record[..32].copy_from_slice(&bytes);
             record[32] = kind;
             record[33] = reason;
-            record[37] = zero;
-            record[40..].copy_from_slice(&seconds.to_be_bytes());
-            if let Ok(entry) = Entry::from_bytes(&record) {
-                prop_assert_eq!(entry.to_bytes(), record);
+            record[34..].copy_from_slice(&seconds.to_be_bytes());
+            match Entry::from_bytes(&record) {
+                Ok(entry) => prop_assert_eq!(entry.to_bytes(), record),
+                Err(_) => prop_assert!(!(1..=7).contains(&kind) || [7, 8].contains(&reason) || reason > 10),
             }
         }
     }

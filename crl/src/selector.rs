@@ -8,9 +8,9 @@
 //! | recipe version | `version:<vo>/<name>@<SemVer>` | whatever content a VO signed under that version |
 //! | signer key | `key:<sha256>` | every signature by a key, by the digest of its DER SubjectPublicKeyInfo |
 //! | certificate | `certificate:<sha256>:<serial>` | one certificate, by the digest of its issuer's DER name and its serial |
-//! | base image | `base:<sha256>` | a base image |
+//! | base image | `base:<sha256>` | a base image, by the digest of its signed statement |
 //! | site recipe | `site-recipe:<sha256>` | a site's own recipe, by its recipe digest |
-//! | authorization | `authorization:<sha256>` | one countersigned authorization, by the digest of its file |
+//! | authorization | `authorization:<sha256>` | one countersigned authorization, by the digest of its signed statement |
 //!
 //! The list holds `SHA-256("countersign crl selector v1\n" + text + "\n")`. The first line keeps these digests apart
 //! from every other digest of the project, the kind keeps a recipe's apart from a base image's, and anyone can
@@ -114,11 +114,11 @@ pub enum Selector {
         /// The serial number, big-endian; leading zeros do not count.
         serial: Vec<u8>,
     },
-    /// A base image, by its digest.
+    /// A base image, by the digest of its signed statement.
     BaseImage(Sha256Digest),
     /// A site recipe, by its recipe digest.
     SiteRecipe(Sha256Digest),
-    /// An authorization, by the digest of its file.
+    /// An authorization, by the digest of its signed statement.
     Authorization(Sha256Digest),
 }
 

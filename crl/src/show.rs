@@ -74,6 +74,6 @@ impl AuthenticCrl {
 
 impl From<Entry> for ShownEntry {
     fn from(Entry { selector, kind, reason, date }: Entry) -> Self {
-        Self { selector: Sha256Digest::from_bytes(selector), kind, reason, date }
+        Self { selector: Sha256Digest::from_bytes(selector), kind, reason, date: date.into() }
     }
 }

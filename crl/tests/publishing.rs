@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crl::{
-    AuthenticCrl, BODY_FILE, HEADER_FILE, NEXT_BODY_FILE, Reason, RecipeCrl, Scope, Seen, Selector, Status,
-    issue, load, store,
+    AuthenticCrl, BODY_FILE, CrlError, HEADER_FILE, IssueError, NEXT_BODY_FILE, Reason, RecipeCrl, Scope,
+    Seen, Selector, Status, issue, load, store,
 };
 use recipe_spec::code::Code;
 use recipe_spec::digest::Sha256Digest;
@@ -114,13 +114,33 @@ fn what_cannot_be_issued_is_refused() {
     assert_eq!(refusal(&[], "another site", at(0), at(WEEK)), Code::CrlInvalid);
     assert_eq!(refusal(&[], "", at(0), at(WEEK)), Code::CrlInvalid);
     assert_eq!(refusal(&[], ISSUER, at(0), at(0)), Code::CrlInvalid);
-    assert_eq!(refusal(&[], ISSUER, at(0), "2100-01-01T00:00:00Z".parse().unwrap()), Code::CrlInvalid);
-    for date in [at(1), Timestamp::from_unix(-1)] {
+    assert_eq!(refusal(&[], ISSUER, at(0), "2106-02-07T06:28:16Z".parse().unwrap()), Code::CrlInvalid);
+    for date in [at(1), Timestamp::from_unix(-1), beyond_32_bits()] {
         assert_eq!(
             refusal(&[(recipe(7), Reason::Superseded, date)], ISSUER, at(0), at(WEEK)),
             Code::CrlInvalid
         );
     }
+}
+
+fn beyond_32_bits() -> Timestamp {
+    Timestamp::from_unix(i64::from(u32::MAX) + 1)
+}
+
+#[test]
+fn a_date_that_no_record_holds_is_refused_with_the_dates_that_one_does() {
+    let site = Site::new();
+    let add = [(recipe(7), Reason::Superseded, beyond_32_bits())];
+    let error = issue(None, &add, ISSUER, Scope::Site, at(WEEK), &site.issuer, at(0)).unwrap_err();
+    assert!(matches!(error, CrlError::Issue(IssueError::Date { .. })), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} cannot be revoked as of then: a list holds dates from 1970-01-01T00:00:00Z to 2106-02-07T06:28:15Z, \
+             and 2106-02-07T06:28:16Z is none of them",
+            recipe(7)
+        )
+    );
 }
 
 #[test]
