@@ -1,7 +1,7 @@
 //! What the static agent sees of a machine, by reading `/proc` and the root file system itself.
 //!
 //! Facts are evidence from a hostile guest: every list is bounded, text that is not UTF-8 is escaped
-//! (`\xNN`), and `truncated` names each list that was cut. A cut list can never pass a test.
+//! (`\xNN`), and `truncated` names each list that was cut and each thing that was not understood. A cut list can never pass a test.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,9 @@ pub struct Facts {
     pub authorized_keys: Vec<SmallFile>,
     /// `/etc/sudoers` and all in `/etc/sudoers.d`, and `/etc/doas.conf`.
     pub sudoers: Vec<SmallFile>,
-    /// Effective lines of `/etc/ssh/sshd_config` and what it includes, in order.
+    /// `/etc/ssh/sshd_config` and what it includes, in the order in which the server reads them (not sorted).
     pub sshd: Vec<SmallFile>,
-    /// Units, drop-ins, generators and links under `/etc/systemd`, `/usr/local/lib/systemd`, `/usr/lib/systemd` (or `/lib/systemd`), `/run/systemd` (not `transient` made by the system itself), and user unit folders.
+    /// Units, drop-ins, generators and links under `/etc/systemd`, `/usr/local/lib/systemd`, `/usr/lib/systemd` (or `/lib/systemd`), the search paths below `/run/systemd` (its other folders hold state), and user unit folders.
     pub units: Vec<UnitFile>,
     /// Cron and at: `/etc/crontab`, `/etc/cron.*`, `/etc/anacrontab`, `/var/spool/cron`, `/var/spool/at`.
     pub cron: Vec<SmallFile>,
@@ -43,7 +43,9 @@ pub struct Facts {
     pub modules: Vec<String>,
     /// Files that make the kernel, the loader or a login run something: `/etc/modules`, `/etc/modules-load.d`, `/etc/modprobe.d`,
     /// `/etc/ld.so.preload`, `/etc/ld.so.conf.d`, `/etc/profile.d`, `/etc/rc.local`, `/etc/init.d`, `/etc/udev/rules.d`, `/etc/pam.d`,
-    /// `/etc/apt/apt.conf.d`, `/etc/polkit-1`, `/etc/NetworkManager/dispatcher.d`, `/etc/update-motd.d`, `/etc/xdg/autostart`, dot files of root.
+    /// `/etc/apt/apt.conf.d`, `/etc/polkit-1`, `/etc/NetworkManager/dispatcher.d`, `/etc/update-motd.d`, `/etc/xdg/autostart`, dot files of root, and their like
+    /// (`/etc/profile`, `/etc/bash.bashrc`, `/etc/environment`, `/etc/ld.so.conf`, `/etc/binfmt.d`, `/etc/tmpfiles.d`,
+    /// `/etc/network/if-*.d`, hooks of dhclient).
     pub hooks: Vec<SmallFile>,
     /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there.
     /// From a guest's program, so it informs and never passes a test by itself.
@@ -52,7 +54,7 @@ pub struct Facts {
     pub processes: Vec<Process>,
     /// `/proc/sys/kernel/tainted`.
     pub kernel_tainted: u64,
-    /// Names of the lists above that were cut at [`MAX_ENTRIES`], or files that could not be read.
+    /// What is not told in full: lists that were cut at [`MAX_ENTRIES`], files that could not be read or understood. Sorted.
     pub truncated: Vec<String>,
 }
 
@@ -158,7 +160,8 @@ pub struct SmallFile {
     /// Target, if it is a symbolic link.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub link: Option<String>,
-    /// Content as text if it is at most [`MAX_SMALL_FILE`] long (only for authorized_keys, sudoers, sshd and cron).
+    /// Content as text if it is at most [`MAX_SMALL_FILE`] long (only for authorized_keys, sudoers, sshd and cron); of a
+    /// link, what the file holds that it leads to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
 }

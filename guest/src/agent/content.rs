@@ -24,7 +24,7 @@ pub(crate) const MODE_BITS: u32 = 0o7777;
 /// The bits that stay when content is replaced and no mode is asked for: as on a write by the system, setuid and setgid go.
 const KEPT_BITS: u32 = 0o777;
 
-/// Mode and ownership that are asked for; what is absent stays as it is, or is root's 0644 (0755 for a folder) if new.
+/// Mode and ownership that are asked for; what is absent stays as it is; a new file is 0644 and the agent's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) mode: Option<u32>,
@@ -90,8 +90,8 @@ pub(crate) fn put_in(
     let replaced = existing.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     let kept = Attributes {
         mode: attributes.mode.or(replaced.map(|stat| stat.st_mode & KEPT_BITS)).or(Some(FILE_MODE)),
-        uid: attributes.uid.or(replaced.map(|stat| stat.st_uid)).or(Some(0)),
-        gid: attributes.gid.or(replaced.map(|stat| stat.st_gid)).or(Some(0)),
+        uid: attributes.uid.or(replaced.map(|stat| stat.st_uid)),
+        gid: attributes.gid.or(replaced.map(|stat| stat.st_gid)),
     };
     let mut staged = Staged::new(folder)?;
     copy_checked(content, &mut staged.file, digest, size)?;

@@ -147,11 +147,11 @@ impl<T: Read + AsFd> Pipe for T {}
 /// What [`Running::watch`] waits for at the moment.
 enum Waiting {
     /// The command runs, until the deadline.
-    ForEnd,
+    Running,
     /// It was killed and must be gone by then.
-    ForDeath(Instant),
+    Killed(Instant),
     /// It ended; its pipes are read on until then.
-    ForRest(Instant),
+    Ended(Instant),
 }
 
 impl Running {
@@ -176,34 +176,34 @@ impl Running {
     }
 
     fn watch(mut self, deadline: Deadline, output: &mut dyn Output) -> io::Result<Exited> {
-        let mut waiting = Waiting::ForEnd;
+        let mut waiting = Waiting::Running;
         let mut timed_out = false;
         loop {
             let now = Instant::now();
             let until = match waiting {
-                Waiting::ForEnd => deadline.0,
-                Waiting::ForDeath(until) | Waiting::ForRest(until) => until,
+                Waiting::Running => deadline.0,
+                Waiting::Killed(until) | Waiting::Ended(until) => until,
             };
             if now >= until {
                 match waiting {
-                    Waiting::ForEnd => {
+                    Waiting::Running => {
                         timed_out = true;
                         session::kill(self.pid);
-                        waiting = Waiting::ForDeath(now + KILL_GRACE);
+                        waiting = Waiting::Killed(now + KILL_GRACE);
                         continue;
                     }
-                    Waiting::ForDeath(_) => {
+                    Waiting::Killed(_) => {
                         return Ok(Exited { status: None, signal: None, timed_out, truncated: false });
                     }
-                    Waiting::ForRest(_) => break,
+                    Waiting::Ended(_) => break,
                 }
             }
-            let ended = self.step(until - now, matches!(waiting, Waiting::ForRest(_)), output)?;
+            let ended = self.step(until - now, matches!(waiting, Waiting::Ended(_)), output)?;
             match (&waiting, ended) {
-                (Waiting::ForEnd | Waiting::ForDeath(_), true) => {
-                    waiting = Waiting::ForRest(Instant::now() + LEFT_BEHIND_GRACE);
+                (Waiting::Running | Waiting::Killed(_), true) => {
+                    waiting = Waiting::Ended(Instant::now() + LEFT_BEHIND_GRACE);
                 }
-                (Waiting::ForRest(_), _) if self.pipes.is_empty() => break,
+                (Waiting::Ended(_), _) if self.pipes.is_empty() => break,
                 _ => {}
             }
         }

@@ -174,3 +174,117 @@ fn firewall(notes: &mut Notes) -> String {
     }
     rules.text()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use guest::facts::{MAX_SMALL_FILE, Password, SmallFile};
+
+    use super::*;
+
+    fn guest() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("etc/passwd", "root:x:0:0::/root:/bin/sh\nu:x:7:7::/home/u:/bin/sh\nodd\n");
+        file("etc/shadow", "root:*:1:0:99999:7:::\nu::1:0:99999:7:::\n");
+        file("etc/group", "g:x:9:z,a\n");
+        file("etc/ssh/sshd_config", "Include sshd_config.d/*.conf\nAuthorizedKeysFile /etc/keys/%u\n");
+        file("etc/ssh/sshd_config.d/b.conf", "Include /etc/ssh/last\n");
+        file("etc/ssh/sshd_config.d/a.conf", "PermitRootLogin no\n");
+        file("etc/ssh/sshd_config.d/not", "");
+        // Includes itself: bounded.
+        file("etc/ssh/last", "Include /etc/ssh/last\n");
+        file("etc/keys/u", "key of u\n");
+        file("home/u/.ssh/authorized_keys2", "other key\n");
+        file("etc/sudoers.d/u", "u ALL=(ALL) ALL\n");
+        file("etc/cron.d/big", &"x".repeat(MAX_SMALL_FILE + 1));
+        file("var/spool/cron/crontabs/u", "* * * * * x\n");
+        file("root/.profile", "");
+        file("root/plain", "");
+        file("etc/profile.d/x.sh", "secret of a hook");
+        file("usr/lib/systemd/systemd", "program");
+        file("usr/lib/systemd/system/a.service", "[Unit]");
+        file("home/u/.config/systemd/user/own.service", "");
+        fs::create_dir_all(folder.path().join("etc/systemd/system")).unwrap();
+        symlink("usr/lib", folder.path().join("lib")).unwrap();
+        symlink("/lib/systemd/system/a.service", folder.path().join("etc/systemd/system/a.service")).unwrap();
+        symlink("/etc/keys/u", folder.path().join("etc/sudoers")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            folder.path().join("etc/cron.d/pipe"),
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .unwrap();
+        folder
+    }
+
+    fn paths(files: &[SmallFile]) -> Vec<&str> {
+        files.iter().map(|file| file.path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_tree_is_told_as_it_is() {
+        let folder = guest();
+        let facts = look(&Root::open(folder.path()).unwrap()).unwrap();
+
+        let users: Vec<_> = facts.users.iter().map(|user| (user.name.as_str(), user.password)).collect();
+        assert_eq!(users, [("root", Password::Locked), ("u", Password::Empty)]);
+        assert_eq!(facts.groups[0].members, ["a", "z"]);
+        let sshd = paths(&facts.sshd);
+        assert_eq!(
+            sshd[..4],
+            [
+                "/etc/ssh/sshd_config",
+                "/etc/ssh/sshd_config.d/a.conf",
+                "/etc/ssh/sshd_config.d/b.conf",
+                "/etc/ssh/last"
+            ]
+        );
+        assert!(sshd.len() < 20 && !sshd.contains(&"/etc/ssh/sshd_config.d/not"));
+        assert_eq!(paths(&facts.authorized_keys), ["/etc/keys/u", "/home/u/.ssh/authorized_keys2"]);
+        assert_eq!(facts.authorized_keys[0].text.as_deref(), Some("key of u\n"));
+        assert_eq!(paths(&facts.sudoers), ["/etc/sudoers", "/etc/sudoers.d/u"]);
+        assert_eq!(facts.sudoers[0].link.as_deref(), Some("/etc/keys/u"));
+        assert_eq!(facts.sudoers[0].text.as_deref(), Some("key of u\n"), "the text behind the link");
+        assert_eq!(paths(&facts.cron), ["/etc/cron.d/big", "/var/spool/cron/crontabs/u"]);
+        assert_eq!(facts.cron[0].text, None);
+        assert_eq!(paths(&facts.hooks), ["/etc/profile.d/x.sh", "/root/.profile"]);
+        assert_eq!(facts.hooks[0].text, None);
+        let units: Vec<_> = facts.units.iter().map(|unit| unit.path.as_str()).collect();
+        assert_eq!(
+            units,
+            [
+                "/etc/systemd/system/a.service",
+                "/home/u/.config/systemd/user/own.service",
+                "/usr/lib/systemd/system/a.service"
+            ]
+        );
+        assert_eq!(facts.units[0].link.as_deref(), Some("/lib/systemd/system/a.service"));
+        for expected in
+            ["users: /etc/passwd", "the text of /etc/cron.d/big", "cron: /etc/cron.d/pipe", "sshd: "]
+        {
+            assert!(
+                facts.truncated.iter().any(|said| said.starts_with(expected)),
+                "{expected}: {:?}",
+                facts.truncated
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_list_is_cut_and_said() {
+        let (mut notes, mut list) = (Notes::default(), vec![(); MAX_ENTRIES - 1]);
+        notes.push("modules", &mut list, ());
+        assert!(notes.0.is_empty());
+        notes.push("modules", &mut list, ());
+        assert_eq!(list.len(), MAX_ENTRIES);
+        assert!(notes.0.contains("modules"));
+    }
+}

@@ -16,7 +16,7 @@ use guest::relay::{CLOSE, CREDIT, DATA, MAX_STREAMS, OPEN, SHUT};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::kmsg;
-use super::stream::{Breach, Inbound, Stream};
+use super::stream::{Breach, Inbound, Rules, Stream};
 
 /// Sent in one frame, in bytes: short, so that streams share the port fairly.
 const CHUNK: usize = 32 * 1024;
@@ -53,6 +53,9 @@ struct Table {
     /// Why the port cannot be used any more.
     broken: Option<String>,
 }
+
+/// Carries the bytes of one stream one way, to its end.
+type Direction = fn(&Shared, &Stream);
 
 impl Relay {
     /// Begins to read the port; nothing is accepted before [`Relay::open`].
@@ -145,8 +148,9 @@ impl Shared {
             if id == 0 || id > table.last {
                 return Err(Breach::NeverOpened(id));
             }
-            // A frame that crossed our CLOSE on the way is dropped.
-            let Some(stream) = table.streams.get(&id) else { return Ok(()) };
+            // A frame that crossed our CLOSE on the way is dropped, also while the stream is still being taken down.
+            let open = table.streams.get(&id).filter(|stream| !stream.silent.load(Ordering::SeqCst));
+            let Some(stream) = open else { return Ok(()) };
             Arc::clone(stream)
         };
         match (kind, body.len()) {
@@ -188,7 +192,7 @@ impl Shared {
     /// The stream is gone; its threads notice.
     fn forget(&self, stream: &Stream) {
         stream.silent.store(true, Ordering::SeqCst);
-        stream.change(super::stream::Rules::vanish);
+        stream.change(Rules::vanish);
         // The reading half only: bytes that came before the end are still passed on by `inward`.
         let _gone_already = stream.socket.shutdown(Shutdown::Read);
         self.table().streams.remove(&stream.id);
@@ -246,8 +250,7 @@ impl Shared {
             stream
         };
         self.send(&stream, OPEN, Vec::new());
-        let directions: [(&str, fn(&Self, &Stream)); 2] =
-            [("relay-out", Self::outward), ("relay-in", Self::inward)];
+        let directions: [(&str, Direction); 2] = [("relay-out", Self::outward), ("relay-in", Self::inward)];
         for (name, carry) in directions {
             let (shared, carried) = (Arc::clone(self), Arc::clone(&stream));
             let started = thread::Builder::new().name(name.into()).spawn(move || carry(&shared, &carried));
@@ -272,7 +275,7 @@ impl Shared {
             match (&stream.socket).read(&mut buffer[..allowance.min(CHUNK)]) {
                 Ok(0) => {
                     self.send(stream, SHUT, Vec::new());
-                    if stream.change(super::stream::Rules::sent_end) {
+                    if stream.change(Rules::sent_end) {
                         self.close(stream);
                     }
                     return;
@@ -291,7 +294,7 @@ impl Shared {
     /// From the host to the connection.
     fn inward(&self, stream: &Stream) {
         loop {
-            match stream.wait(super::stream::Rules::next_inbound) {
+            match stream.wait(Rules::next_inbound) {
                 Inbound::Bytes(bytes) => {
                     if (&stream.socket).write_all(&bytes).is_err() {
                         return self.close(stream);
@@ -304,7 +307,7 @@ impl Shared {
                 Inbound::End => {
                     // If the program is gone, the other direction notices.
                     let _gone = stream.socket.shutdown(Shutdown::Write);
-                    if stream.change(super::stream::Rules::passed_end) {
+                    if stream.change(Rules::passed_end) {
                         self.close(stream);
                     }
                     return;
@@ -314,6 +317,185 @@ impl Shared {
                     return;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use guest::relay::WINDOW;
+
+    use super::*;
+
+    /// The host's side of a relay over a socket pair.
+    struct Host {
+        relay: Relay,
+        port: UnixStream,
+        address: SocketAddr,
+    }
+
+    impl Host {
+        fn open() -> Self {
+            let (port, agents) = UnixStream::pair().unwrap();
+            port.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut relay = Relay::new(agents.try_clone().unwrap(), agents).unwrap();
+            let address = relay.open("127.0.0.1:0".parse().unwrap()).unwrap();
+            Self { relay, port, address }
+        }
+
+        fn connect(&self) -> TcpStream {
+            let socket = TcpStream::connect(self.address).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            socket
+        }
+
+        fn send(&mut self, kind: u8, id: u32, body: &[u8]) {
+            Frame { kind, id, body: body.to_vec() }.write(&mut self.port).unwrap();
+        }
+
+        fn next(&mut self) -> (u8, u32, Vec<u8>) {
+            let Frame { kind, id, body } = Frame::read(&mut self.port).unwrap();
+            (kind, id, body)
+        }
+
+        /// No frame comes for a while.
+        fn silent(&mut self) -> bool {
+            self.port.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let silent = Frame::read(&mut self.port).is_err();
+            self.port.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            silent
+        }
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_both_ends_end_it() {
+        let mut host = Host::open();
+        let mut program = host.connect();
+        program.write_all(b"GET").unwrap();
+        assert_eq!(host.next(), (OPEN, 1, vec![]));
+        assert_eq!(host.next(), (DATA, 1, b"GET".to_vec()));
+        host.send(CREDIT, 1, &3_u32.to_be_bytes());
+        host.send(DATA, 1, b"answer");
+        assert_eq!(host.next(), (CREDIT, 1, 6_u32.to_be_bytes().to_vec()));
+        host.send(SHUT, 1, b"");
+        let mut answer = String::new();
+        program.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer");
+        drop(program);
+        assert_eq!(host.next(), (SHUT, 1, vec![]));
+        assert_eq!(host.next(), (CLOSE, 1, vec![]));
+        // What crosses that CLOSE is dropped, and the next stream has the next number.
+        host.send(DATA, 1, b"late");
+        host.send(CLOSE, 1, b"");
+        let _program = host.connect();
+        assert_eq!(host.next(), (OPEN, 2, vec![]));
+    }
+
+    #[test]
+    fn no_more_is_sent_than_the_host_gave_credit_for() {
+        let mut host = Host::open();
+        let mut program = host.connect();
+        let writer =
+            thread::spawn(move || program.write_all(&vec![1; WINDOW as usize + 10]).map(|()| program));
+        assert_eq!(host.next().0, OPEN);
+        let mut received = 0;
+        while received < WINDOW as usize {
+            let (kind, _, body) = host.next();
+            assert_eq!(kind, DATA);
+            received += body.len();
+        }
+        assert_eq!(received, WINDOW as usize);
+        assert!(host.silent());
+        host.send(CREDIT, 1, &10_u32.to_be_bytes());
+        assert_eq!(host.next(), (DATA, 1, vec![1; 10]));
+        writer.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_close_of_the_host_still_delivers_what_came_before() {
+        let mut host = Host::open();
+        let mut program = host.connect();
+        assert_eq!(host.next().0, OPEN);
+        host.send(DATA, 1, b"last words");
+        host.send(CLOSE, 1, b"");
+        let mut heard = String::new();
+        program.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "last words");
+    }
+
+    #[test]
+    fn streams_beyond_the_limit_wait_for_room() {
+        let mut host = Host::open();
+        let programs: Vec<TcpStream> = (0..=MAX_STREAMS).map(|_| host.connect()).collect();
+        for id in 1..=MAX_STREAMS as u32 {
+            assert_eq!(host.next(), (OPEN, id, vec![]));
+        }
+        assert!(host.silent());
+        host.send(CLOSE, 5, b"");
+        assert_eq!(host.next(), (OPEN, MAX_STREAMS as u32 + 1, vec![]));
+        drop(programs);
+    }
+
+    #[test]
+    fn closed_means_that_nothing_listens_and_nothing_is_open() {
+        let mut host = Host::open();
+        let mut program = host.connect();
+        assert_eq!(host.next().0, OPEN);
+        host.relay.close();
+        assert_eq!(host.next(), (CLOSE, 1, vec![]));
+        assert_eq!(program.read(&mut [0]).unwrap(), 0);
+        assert!(TcpStream::connect(host.address).is_err());
+        host.address = host.relay.open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _program = host.connect();
+        assert_eq!(host.next(), (OPEN, 2, vec![]), "numbers go on");
+    }
+
+    #[test]
+    fn a_host_that_breaks_the_rules_ends_the_relay() {
+        let too_much = vec![0; WINDOW as usize];
+        let breaches: [&[(u8, u32, &[u8])]; 8] = [
+            &[(DATA, 7, b"x")],
+            &[(DATA, 0, b"x")],
+            &[(OPEN, 1, b"")],
+            &[(OPEN, 2, b"")],
+            &[(CREDIT, 1, &[0, 0, 1])],
+            &[(CREDIT, 1, &[0, 0, 0, 1])],
+            &[(SHUT, 1, b""), (DATA, 1, b"x")],
+            &[(99, 1, b"")],
+        ];
+        for frames in breaches {
+            let mut host = Host::open();
+            let mut program = host.connect();
+            assert_eq!(host.next().0, OPEN);
+            for (kind, id, body) in frames {
+                host.send(*kind, *id, body);
+            }
+            assert_eq!(program.read(&mut [0]).unwrap_or(0), 0, "{frames:?}");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while host.relay.shared.table().broken.is_none() {
+                assert!(Instant::now() < deadline);
+            }
+            assert!(host.relay.open(host.address).is_err(), "{frames:?}");
+        }
+        // More than the window, to a program that reads nothing.
+        let mut host = Host::open();
+        let _program = host.connect();
+        assert_eq!(host.next().0, OPEN);
+        // Once the relay has ended, nothing takes what is written.
+        host.port.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        for _ in 0..64 {
+            let frame = Frame { kind: DATA, id: 1, body: too_much.clone() };
+            if frame.write(&mut host.port).is_err() {
+                break;
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while host.relay.shared.table().broken.is_none() {
+            assert!(Instant::now() < deadline);
         }
     }
 }

@@ -163,12 +163,8 @@ impl<R: Read, W: Write> Conversation<R, W> {
                 });
                 match opened {
                     Ok(file) => {
-                        // A file that claims to be short and is not (as in /proc) stops at the limit too.
-                        let sent = send(&mut self.to, id, file.take(limit.saturating_add(1)), &path)?;
-                        plain(sent.and_then(|(size, sha256)| match size > limit {
-                            true => Err(failure::too_large(&path, limit)),
-                            false => Ok(Response::Sent { size, sha256 }),
-                        }))
+                        let sent = send(&mut self.to, id, file, limit, &path)?;
+                        plain(sent.map(|(size, sha256)| Response::Sent { size, sha256 }))
                     }
                     Err(error) => Ok(Err(error)),
                 }
@@ -185,7 +181,7 @@ impl<R: Read, W: Write> Conversation<R, W> {
             }
             Request::Facts => match facts::gather(&self.machine.root) {
                 Ok(json) => {
-                    let sent = send(&mut self.to, id, json.as_slice(), "facts")?;
+                    let sent = send(&mut self.to, id, json.as_slice(), u64::MAX, "facts")?;
                     plain(sent.map(|(size, sha256)| Response::Sent { size, sha256 }))
                 }
                 Err(error) => Ok(Err(error)),
@@ -298,19 +294,22 @@ fn write_file(
     Ok(Response::Written { changed: outcome == control::StepOutcome::Changed })
 }
 
-/// Sends all of `content` as `DATA` frames.
+/// Sends all of `content` as `DATA` frames, never more than `limit` bytes.
 fn send(
     to: &mut impl Write,
     id: u32,
     mut content: impl Read,
+    limit: u64,
     what: &str,
 ) -> Result<Result<(u64, String), AgentError>, Broken> {
     let mut hasher = Sha256::new();
-    let mut size = 0;
+    let mut size: u64 = 0;
     let mut buffer = vec![0; CHUNK.min(MAX_BODY)];
     loop {
         match content.read(&mut buffer) {
             Ok(0) => return Ok(Ok((size, hex::encode(hasher.finalize())))),
+            // Not decided by the file's size: one that grows, or lies about it (as in /proc), ends at the limit too.
+            Ok(count) if limit - size < count as u64 => return Ok(Err(failure::too_large(what, limit))),
             Ok(count) => {
                 hasher.update(&buffer[..count]);
                 size += count as u64;
