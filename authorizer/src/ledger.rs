@@ -440,6 +440,11 @@ mod tests {
             fixture.verify("1.1.0", "other", Asked::Newest).unwrap();
             assert_eq!(std::fs::read(fixture.path()).unwrap().len(), both.len(), "{end}");
         }
+        // A torn line longer than the one written next leaves nothing of itself behind that.
+        std::fs::write(fixture.path(), [&whole[..], &[0; 1000]].concat()).unwrap();
+        fixture.verify("1.1.0", "other", Asked::Newest).unwrap();
+        assert_eq!(std::fs::read(fixture.path()).unwrap().len(), both.len());
+        fixture.verify("1.1.0", "other", Asked::Newest).unwrap();
     }
 
     #[test]
