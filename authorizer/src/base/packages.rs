@@ -78,10 +78,15 @@ pub(super) fn install(
 
 /// mmdebstrap's arguments. Hooks name their files through the environment, so no path is ever quoted.
 fn arguments(root: &Path, sources: &Sources) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["--mode=root", "--variant=minbase", "--format=directory", "--architectures=amd64"]
-            .map(str::to_owned)
-            .into();
+    let mut arguments: Vec<String> = [
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        "--architectures=amd64",
+        "--skip=cleanup/apt",
+    ]
+    .map(str::to_owned)
+    .into();
     arguments.push(format!("--include={}", debian12::packages().collect::<Vec<_>>().join(",")));
     for (index, file) in debian12::TREE.iter().enumerate() {
         let stage = match file.when {
@@ -92,7 +97,7 @@ fn arguments(root: &Path, sources: &Sources) -> Vec<String> {
         arguments.push(format!("--{stage}-hook=install -D -m 0644 \"$INPUTS/{index}\" \"$1{}\"", file.path));
     }
     for hook in [
-        // What the archive signed, before mmdebstrap cleans it away.
+        // What the archive signed, for the statement.
         "cp \"$1\"/var/lib/apt/lists/*Release \"$RELEASES/\"",
         "install -m 0644 \"$INPUTS/sources.list\" \"$1/etc/apt/sources.list\"",
         "chroot \"$1\" /bin/sh <\"$INPUTS/finish.sh\"",

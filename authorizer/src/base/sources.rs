@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_options_that_turns_checking_off_is_not_carried_over() {
+    fn an_option_that_turns_checking_off_is_not_carried_over() {
         let lines = "deb [trusted=yes] http://mirror.example/debian bookworm main\n\
             deb [trusted=yes] http://mirror.example/debian bookworm-security main\n";
         let sources = Sources::pick(&apt::parse_one_line(lines), "bookworm").unwrap();

@@ -7,7 +7,7 @@ use recipe_spec::{Recipe, Sha256Digest};
 
 /// Whose recipe said it. A later recipe overrides an earlier one; the site's come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub(super) enum By {
     /// The recipe under test.
     Vo,
     /// A recipe of the site.

@@ -8,6 +8,12 @@ rm -f /etc/ssh/ssh_host_*
 ln -sf /etc/machine-id /var/lib/dbus/machine-id
 rm -f /var/log/*.log /var/log/apt/* /var/lib/systemd/random-seed /var/lib/dpkg/*-old /etc/*- /etc/.pwd.lock
 
+# apt's lists stay, with the index that apt makes of them: fetching and reading them again is the longest part of a
+# recipe's first `package` step. They are the archive's state that the base's statement names; the agent refreshes
+# them when a package is no longer to be had.
+rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/auxfiles
+apt-cache gencaches
+
 # Accounts: nobody logs in until a recipe says so.
 usermod -p '*' root
 

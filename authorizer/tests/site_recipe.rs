@@ -1,0 +1,217 @@
+//! The baseline recipe on a real machine: applied twice it changes nothing the second time, and the sealed disk, booted
+//! afresh, passes the baseline suite; then again with what a hostile recipe leaves behind.
+//!
+//! It needs a base image: the folder of one in `COUNTERSIGN_TEST_BASE`. `cargo test -p authorizer --test site_recipe --
+//! --ignored`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use authorizer::suite::{self, SuiteConfig, TestResult};
+use harness::{
+    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, Initrd, Machine, MachineLimits,
+    MachineSpec, Network, Output, Pinned, Qemu, StepOutcome,
+};
+use recipe_spec::manifest::DECLARED_FILE;
+use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
+
+const TIME: Duration = Duration::from_secs(300);
+const PAYLOAD: &str = "/run/countersign/payload";
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn baseline() -> Recipe {
+    let folder = repository("site-recipes/baseline");
+    let mut payload = Payload::builder(&Limits::STANDARD);
+    for (path, executable) in [
+        ("recipe.toml", false),
+        ("files/audit.rules", false),
+        ("files/sshd_config", false),
+        ("files/sudoers", false),
+        ("files/sysctl.conf", false),
+        ("scripts/firewall.sh", true),
+        ("scripts/forget-host-keys.sh", true),
+        ("scripts/lock-accounts.sh", true),
+    ] {
+        payload.add(path, std::fs::read(folder.join(path)).unwrap(), executable).unwrap();
+    }
+    recipe(payload.finish().unwrap())
+}
+
+/// A VO's recipe that only declares a port.
+fn vo() -> Recipe {
+    let manifest = "[recipe]\nname = \"vo/x\"\nversion = \"1.0.0\"\nbase = [\"debian-12\"]\n\
+        [network]\nlisten = [{ port = 8080, protocol = \"tcp\" }]\n\
+        connect = [{ host = \"db.example.org\", port = 5432, protocol = \"tcp\" }]\n\
+        [[step]]\ndirectory = { path = \"/srv/x\" }\n";
+    let mut payload = Payload::builder(&Limits::STANDARD);
+    payload.add("recipe.toml", manifest.into(), false).unwrap();
+    recipe(payload.finish().unwrap())
+}
+
+fn recipe(payload: Payload) -> Recipe {
+    Recipe::from_payload(payload, &Limits::STANDARD).unwrap_or_else(|error| panic!("{}", error.report(false)))
+}
+
+fn base() -> PathBuf {
+    std::env::var_os("COUNTERSIGN_TEST_BASE")
+        .expect("COUNTERSIGN_TEST_BASE names the folder of a base")
+        .into()
+}
+
+fn pinned(path: PathBuf) -> Pinned {
+    let (digest, _) = Sha256Digest::of_reader(&mut std::fs::File::open(&path).unwrap()).unwrap();
+    Pinned::new(path, digest)
+}
+
+fn boot(name: &str, layers: Vec<Pinned>, folder: &Path) -> Machine {
+    let base = base();
+    let spec = MachineSpec {
+        name: name.to_owned(),
+        kernel: pinned(base.join("vmlinuz")),
+        initrd: Initrd::Disk(pinned(base.join("initrd"))),
+        command_line: DISK_COMMAND_LINE.to_owned(),
+        memory_mib: 1024,
+        disk: Some(DiskSpec {
+            base: pinned(base.join("disk.qcow2")),
+            layers,
+            overlays: vec![name.to_owned()],
+        }),
+        network: Network::Restricted { forwards: Vec::new() },
+        relay: None,
+        accelerator: Accelerator::Tcg,
+        confinement: Confinement::standard(),
+        run_dir: folder.join(name),
+        limits: MachineLimits::STANDARD,
+    };
+    let mut machine = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();
+    machine.wait_hello(TIME).unwrap();
+    machine.wait_running(TIME).unwrap();
+    machine
+}
+
+fn apply(machine: &mut Machine, recipe: &Recipe) -> Vec<(String, StepOutcome)> {
+    for (path, file) in recipe.payload().iter() {
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        machine.write_file(&format!("{PAYLOAD}/{path}"), mode, &file.bytes).unwrap();
+    }
+    let steps = recipe.manifest().steps.iter();
+    steps
+        .map(|step| {
+            let mut said = String::new();
+            let outcome = machine
+                .apply(&step.kind, PAYLOAD, TIME, &mut |output| {
+                    said.push_str(&String::from_utf8_lossy(bytes_of(&output)))
+                })
+                .unwrap_or_else(|error| panic!("{}: {error}\n{said}", step.kind));
+            (step.kind.to_string(), outcome)
+        })
+        .collect()
+}
+
+fn bytes_of<'a>(output: &'a Output<'a>) -> &'a [u8] {
+    match output {
+        Output::Stdout(bytes) | Output::Stderr(bytes) => bytes,
+    }
+}
+
+fn run(machine: &mut Machine, script: &str) -> String {
+    let exec = Exec {
+        argv: ["sh", "-c", script].map(str::to_owned).into(),
+        env: Default::default(),
+        cwd: None,
+        user: None,
+        timeout_ms: 60_000,
+        output_limit: 65_536,
+    };
+    let mut said = String::new();
+    let exited =
+        machine.exec(exec, &mut |output| said.push_str(&String::from_utf8_lossy(bytes_of(&output)))).unwrap();
+    assert_eq!(exited.status, Some(0), "{script}: {said}");
+    said
+}
+
+fn judge(now: &Facts) -> Vec<TestResult> {
+    let before: Facts = serde_json::from_slice(&std::fs::read(base().join("facts.json")).unwrap()).unwrap();
+    let config = std::fs::read_to_string(repository("site-recipes/suites/baseline.toml")).unwrap();
+    let results = suite::judge(now, &before, &vo(), &[&baseline()], &SuiteConfig::parse(&config).unwrap());
+    for result in results.iter().filter(|result| !result.passed()) {
+        eprintln!("{}: {:#?}", result.name, result.detail);
+    }
+    results
+}
+
+fn failed(results: &[TestResult]) -> Vec<&str> {
+    results.iter().filter(|result| !result.passed()).map(|result| result.name.as_str()).collect()
+}
+
+#[test]
+#[ignore = "boots three machines"]
+fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut building = boot("building", Vec::new(), folder.path());
+    let declared = serde_json::to_vec(&vo().manifest().declared()).unwrap();
+    building.write_file(DECLARED_FILE, 0o644, &declared).unwrap();
+    // What a careless VO's recipe may leave.
+    run(&mut building, "useradd careless && passwd -d careless");
+    let first = apply(&mut building, &baseline());
+    eprintln!("{first:#?}");
+    for (step, outcome) in apply(&mut building, &baseline()) {
+        assert_eq!(outcome, StepOutcome::Unchanged, "{step} is not idempotent");
+    }
+    run(&mut building, "grep -q '^careless:!:' /etc/shadow && userdel careless");
+    let layer = building.power_off(TIME).unwrap().overlays.remove(0);
+
+    let mut fresh = boot("fresh", vec![pinned(layer.clone())], folder.path());
+    let facts = fresh.facts().unwrap();
+    let rules = run(&mut fresh, "nft list ruleset");
+    assert!(rules.contains("policy drop"), "{rules}");
+    assert!(rules.contains("tcp dport 8080 accept"), "{rules}");
+    assert!(!rules.contains("5432"), "{rules}");
+    assert!(run(&mut fresh, "auditctl -l").contains("/etc/passwd"));
+    let identity = |machine: &mut Machine| run(machine, "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub");
+    let first_identity = identity(&mut fresh);
+    assert_eq!(failed(&judge(&facts)), [""; 0]);
+    drop(fresh);
+
+    // The same disk with what a hostile recipe leaves: each check that should speak does.
+    let mut hostile = boot("hostile", vec![pinned(layer)], folder.path());
+    assert_ne!(first_identity, identity(&mut hostile));
+    run(
+        &mut hostile,
+        "cp /bin/true /usr/local/bin/x && chmod 4755 /usr/local/bin/x\n\
+         echo 'toor::0:0::/root:/bin/sh' >>/etc/passwd && echo 'toor::19000::::::' >>/etc/shadow\n\
+         mkdir -p /root/.ssh && echo ssh-ed25519 AAAA >/root/.ssh/authorized_keys\n\
+         echo 'ALL ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/x\n\
+         echo 'PermitRootLogin yes' >/etc/ssh/sshd_config\n\
+         echo '* * * * * root true' >/etc/cron.d/x\n\
+         gpasswd -a nobody sudo\n\
+         echo true >/etc/profile.d/x.sh\n\
+         touch /etc/open && chmod 666 /etc/open\n\
+         systemctl disable nftables\n\
+         printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/x.service\n\
+         sed -i /careless/d /etc/group\n\
+         (exec 3<>/dev/null; perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>4444) or die; sleep 600' >/dev/null 2>&1 &)\n\
+         sleep 2",
+    );
+    let results = judge(&hostile.facts().unwrap());
+    let failed = failed(&results);
+    for check in [
+        "listening",
+        "setuid",
+        "users",
+        "groups",
+        "authorized-keys",
+        "sudoers",
+        "sshd",
+        "units",
+        "cron",
+        "world-writable",
+        "hooks",
+        "site-recipe",
+    ] {
+        assert!(failed.contains(&check), "{check} passed: {failed:?}");
+    }
+}
