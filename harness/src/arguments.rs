@@ -5,8 +5,9 @@ use serde_json::json;
 pub use crate::descriptors::{FdSet, Inherited};
 use crate::spec::{Forward, Network};
 
-/// The machine type. Of the two that every QEMU has, this one boots faster here: fewer devices to look for.
-pub const MACHINE_TYPE: &str = "pc";
+/// The machine type. `pc` boots no faster (within the noise of four boots each); this one can be had without disk controllers
+/// and other devices that nobody uses, and its virtio devices have no legacy interface.
+pub const MACHINE_TYPE: &str = "q35";
 /// Size of the cache of translated code, in MiB.
 const TRANSLATION_CACHE_MIB: u32 = 256;
 
@@ -105,7 +106,7 @@ fn processor(launch: &Launch) -> Vec<String> {
     // One core: under software emulation more of them only made the boot slower.
     out.extend(strings([
         "-machine",
-        &format!("{MACHINE_TYPE},usb=off,vmport=off,hpet=off"),
+        &format!("{MACHINE_TYPE},usb=off,sata=off,smbus=off,vmport=off,hpet=off"),
         "-accel",
         &accelerator,
         "-cpu",

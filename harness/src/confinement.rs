@@ -270,4 +270,26 @@ mod tests {
         drop(first);
         assert_eq!(UserLease::take(&confinement).unwrap().uid(), freed);
     }
+
+    #[test]
+    fn what_a_killed_process_left_running_is_ended_before_its_user_is_used_again() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let users = UserRange { first: 61_975, count: 1, locks: dir.path().join("locks") };
+        let mut left = Command::new("setpriv")
+            .args(["--reuid=61975", "--clear-groups", "sleep", "600"])
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&left);
+        let start = Instant::now();
+        while !processes_of(61_975).unwrap().contains(&pid) {
+            assert!(start.elapsed() < SWEEP_TIME);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let lease = UserLease::take(&Confinement { users, same_user: SameUser::Refused }).unwrap();
+        assert_eq!(lease.uid(), Some(61_975));
+        assert!(!left.wait().unwrap().success());
+    }
 }

@@ -1,9 +1,9 @@
 //! One running machine: everything a caller does with it goes through [`Machine`].
 
-use std::fs::{DirBuilder, File};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
+mod launch;
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,12 @@ use guest::facts::Facts;
 use recipe_spec::manifest::StepKind;
 use serde_json::{Value, json};
 
-use crate::accelerator::Accelerator;
-use crate::arguments::{Disk, Launch, Processor, arguments};
-use crate::artifact::{Part, open_disk, read_boot_file, sealed_memory};
-use crate::confinement::{self, UserLease};
-use crate::console::{Console, Log};
-use crate::descriptors::{Descriptors, FdSet};
+use crate::confinement::UserLease;
+use crate::console::Console;
 use crate::error::HarnessError;
-use crate::overlay;
-use crate::process::{Fault, Killer, Process};
-use crate::qemu::Qemu;
+use crate::process::{Fault, Process};
 use crate::qmp::{Qmp, QmpError};
 use crate::relay::Relay;
-use crate::spec::{DiskSpec, Initrd, MachineSpec};
 use crate::wire::{Output, SHORT, Wire, WireError};
 
 /// Name of the console's log in the run folder.
@@ -82,80 +75,6 @@ pub enum SystemState {
 }
 
 impl Machine {
-    /// Checks all digests, starts QEMU and returns when its monitor answers. The guest boots meanwhile.
-    ///
-    /// # Errors
-    /// [`HarnessError`]; nothing is left running.
-    pub fn spawn(qemu: &Qemu, spec: MachineSpec) -> Result<Self, HarnessError> {
-        spec.check()?;
-        let user = UserLease::take(&spec.confinement)?;
-        let mut descriptors = Descriptors::default();
-        let (kernel, initrd) = boot_memory(&spec)?;
-        let (kernel, initrd) = (descriptors.inherit(kernel), descriptors.inherit(initrd));
-        make_run_dir(&spec.run_dir)?;
-        let overlays: Vec<(String, PathBuf)> = spec
-            .disk
-            .iter()
-            .flat_map(|disk| &disk.overlays)
-            .map(|name| (format!("overlay-{name}"), spec.run_dir.join(format!("{name}.qcow2"))))
-            .collect();
-        let disk =
-            spec.disk.as_ref().map(|disk| open_chain(qemu, disk, &overlays, &mut descriptors)).transpose()?;
-        let mut pair = || -> Result<_, HarnessError> {
-            let (ours, theirs) =
-                UnixStream::pair().map_err(|source| HarnessError::process("make a socket pair", source))?;
-            Ok((ours, descriptors.inherit(OwnedFd::from(theirs))))
-        };
-        let (monitor, console, control) = (pair()?, pair()?, pair()?);
-        let relay = spec.relay.is_some().then(&mut pair).transpose()?;
-        let (relay_stream, relay_port) = relay.unzip();
-        let launch = Launch {
-            name: spec.name.clone(),
-            processor: processor(spec.accelerator, &mut descriptors)?,
-            memory_mib: spec.memory_mib,
-            kernel,
-            initrd,
-            command_line: spec.command_line,
-            disk,
-            network: spec.network,
-            monitor: monitor.1,
-            console: console.1,
-            control: control.1,
-            relay: relay_port,
-        };
-        let mut command = confinement::command(qemu, &user, spec.memory_mib, &spec.limits);
-        command.args(arguments(&launch));
-        let failed = |source| HarnessError::process("start QEMU", source);
-        let log = console_log(&spec.run_dir, spec.limits.console_log_bytes)?;
-        let console = Console::follow(console.0, Some(log)).map_err(failed)?;
-        let process =
-            Process::spawn(command, descriptors.into_mappings(), spec.limits.wall_clock).map_err(failed)?;
-        let killer = process.killer();
-        let mut machine = Self {
-            qmp: Qmp::new(monitor.0, move |event, data| on_event(&killer, event, data)).map_err(failed)?,
-            wire: Wire::new(control.0).map_err(failed)?,
-            relay: relay_stream
-                .zip(spec.relay)
-                .map(|(stream, relay)| Relay::serve(stream, relay))
-                .transpose()
-                .map_err(failed)?,
-            phase: if spec.disk.is_some_and(|disk| !disk.layers.is_empty()) {
-                Phase::Starting
-            } else {
-                Phase::Trusted
-            },
-            name: spec.name,
-            process,
-            console,
-            overlays,
-            top: 0,
-            run_dir: spec.run_dir,
-            user,
-        };
-        machine.qmp.negotiate(MONITOR_TIME).map_err(|error| machine.monitor_failed(&error))?;
-        Ok(machine)
-    }
-
     /// Waits for the agent's first word, which comes before anything of the disk has run.
     ///
     /// # Errors
@@ -426,137 +345,67 @@ impl Machine {
         if let WireError::Refused(error) = error {
             return HarnessError::Agent { machine, request, error };
         }
-        let exited = match error {
-            WireError::Closed { .. } | WireError::Dead => self.process.wait(EXIT_TIME),
-            _ => self.process.wait(Duration::ZERO),
+        let time = match error {
+            WireError::Closed { .. } | WireError::Dead => EXIT_TIME,
+            _ => Duration::ZERO,
         };
-        let console = self.console_tail();
-        let by_guest = exited.is_none_or(|status| status.success());
-        let reason = match (self.process.fault(), exited) {
-            (Some(Fault::HostFull), _) => {
-                return HarnessError::HostFull {
-                    what: format!("machine {machine} could not write to its disk"),
-                };
-            }
-            (Some(Fault::TimeLimit(limit)), _) => {
-                format!("it reached its time limit of {} s", limit.as_secs())
-            }
-            (Some(Fault::Panic), _) => "the guest's kernel panicked".to_owned(),
-            (None, Some(status)) if status.success() => format!("the guest ended by itself during {request}"),
-            (None, Some(status)) => {
-                format!("QEMU ended with {status} during {request}; {}", self.process.errors())
-            }
-            (None, None) => error.to_string(),
-        };
-        match self.phase {
-            Phase::Recipe if by_guest || self.process.fault().is_some() => {
-                HarnessError::ControlLost { machine, reason, console }
-            }
-            _ => HarnessError::MachineFailed { machine, reason, console },
+        match (self.ended(request, time), self.phase) {
+            (Some(End::OfQemu(error)), _) => error,
+            (Some(End::OfGuest(reason)), Phase::Recipe) => self.control_lost(reason),
+            (Some(End::OfGuest(reason)), _) => self.failed(reason),
+            (None, Phase::Recipe) => self.control_lost(error.to_string()),
+            (None, _) => self.failed(error.to_string()),
         }
+    }
+
+    /// What ended the machine, if it has ended.
+    fn ended(&self, request: &'static str, time: Duration) -> Option<End> {
+        let status = self.process.wait(time)?;
+        Some(match self.process.fault() {
+            Some(Fault::HostFull) => {
+                let what = format!("machine {} could not write to its disk", self.name);
+                End::OfQemu(HarnessError::HostFull { what })
+            }
+            Some(Fault::TimeLimit(limit)) => End::OfGuest(format!(
+                "it reached its time limit of {:.1} s during {request}",
+                limit.as_secs_f64()
+            )),
+            Some(Fault::Panic) => End::OfGuest("the guest's kernel panicked".into()),
+            None if status.success() => End::OfGuest(format!("the guest ended by itself during {request}")),
+            None => {
+                let reason = format!("QEMU ended with {status} during {request}; {}", self.process.errors());
+                End::OfQemu(self.failed(reason))
+            }
+        })
+    }
+
+    fn failed(&self, reason: String) -> HarnessError {
+        HarnessError::MachineFailed { machine: self.name.clone(), reason, console: self.console_tail() }
+    }
+
+    fn control_lost(&self, reason: String) -> HarnessError {
+        HarnessError::ControlLost { machine: self.name.clone(), reason, console: self.console_tail() }
     }
 
     fn monitor_failed(&self, error: &QmpError) -> HarnessError {
-        let exited = self.process.wait(EXIT_TIME);
-        let reason = match exited {
-            Some(status) => format!("QEMU ended with {status}: {}", self.process.errors()),
-            None => error.to_string(),
-        };
-        HarnessError::MachineFailed { machine: self.name.clone(), reason, console: self.console_tail() }
-    }
-}
-
-/// Events that end a machine: QEMU pauses a guest whose disk cannot grow, and nobody would ever resume it.
-fn on_event(killer: &Killer, event: &str, data: &Value) {
-    match event {
-        "BLOCK_IO_ERROR" if data.get("nospace") == Some(&Value::Bool(true)) => {
-            killer.kill_for(Fault::HostFull)
-        }
-        "GUEST_PANICKED" => killer.kill_for(Fault::Panic),
-        _ => {}
-    }
-}
-
-/// Kernel and initramfs, checked and in memory that cannot change.
-fn boot_memory(spec: &MachineSpec) -> Result<(OwnedFd, OwnedFd), HarnessError> {
-    let kernel = sealed_memory("kernel", &[&read_boot_file(&spec.kernel)?])?;
-    let initrd = match &spec.initrd {
-        Initrd::Disk(base) => crate::initramfs::disk_initrd(&read_boot_file(base)?, crate::AGENT),
-        Initrd::Nano(nano) => crate::initramfs::nano_initrd(&read_boot_file(nano)?, crate::AGENT),
-    };
-    Ok((kernel, sealed_memory("initrd", &[&initrd])?))
-}
-
-fn make_run_dir(path: &Path) -> Result<(), HarnessError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|source| HarnessError::system("make", path, source))
-}
-
-/// Base and layers, read-only, and new overlays on top of them.
-fn open_chain(
-    qemu: &Qemu,
-    spec: &DiskSpec,
-    overlays: &[(String, PathBuf)],
-    descriptors: &mut Descriptors,
-) -> Result<Disk, HarnessError> {
-    let mut sealed = Vec::new();
-    let mut virtual_size = 0;
-    let layers = spec.layers.iter().map(|layer| (layer, Part::Layer));
-    for (pinned, part) in std::iter::once((&spec.base, Part::Base)).chain(layers) {
-        let mut file = open_disk(pinned, part)?;
-        let unusable =
-            |reason| HarnessError::Unusable { path: pinned.path.clone(), layer: part == Part::Layer, reason };
-        let header = overlay::header(&mut file).map_err(unusable)?;
-        if part == Part::Layer && header.virtual_size != virtual_size {
-            return Err(unusable(format!(
-                "it is {} bytes wide, its base {virtual_size}",
-                header.virtual_size
-            )));
-        }
-        virtual_size = header.virtual_size;
-        sealed.push(descriptors.set([file]));
-    }
-    let mut writable = Vec::new();
-    for (name, path) in overlays {
-        overlay::create(&qemu.image_tool, path, virtual_size)?;
-        let open = |write| {
-            File::options()
-                .read(true)
-                .write(write)
-                .open(path)
-                .map_err(|source| HarnessError::system("open", path, source))
-        };
-        // QEMU reopens an overlay read-only when another one is put on top of it.
-        writable.push((name.clone(), descriptors.set([open(true)?, open(false)?])));
-    }
-    Ok(Disk { sealed, overlays: writable })
-}
-
-fn processor(accelerator: Accelerator, descriptors: &mut Descriptors) -> Result<Processor, HarnessError> {
-    match accelerator {
-        Accelerator::Tcg => Ok(Processor::Tcg),
-        Accelerator::Kvm => {
-            let path = Path::new(crate::accelerator::KVM_DEVICE);
-            let device: Result<FdSet, HarnessError> = File::options()
-                .read(true)
-                .write(true)
-                .open(path)
-                .map(|device| descriptors.set([device]))
-                .map_err(|source| HarnessError::system("open", path, source));
-            device.map(Processor::Kvm)
+        match self.ended("a command of QEMU's monitor", EXIT_TIME) {
+            Some(End::OfQemu(error)) => error,
+            Some(End::OfGuest(reason)) => self.failed(reason),
+            None => self.failed(error.to_string()),
         }
     }
 }
 
-fn console_log(run_dir: &Path, limit: u64) -> Result<Log, HarnessError> {
-    let path = run_dir.join(CONSOLE_LOG);
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-    Ok(Log { file: file.map_err(|source| HarnessError::system("create", &path, source))?, limit })
+/// Whose doing the end of a machine was.
+enum End {
+    OfQemu(HarnessError),
+    OfGuest(String),
 }
 
 fn seal(path: &Path) -> std::io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     file.sync_all()?;
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o400))?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o400))?;
     file.sync_all()
 }
 

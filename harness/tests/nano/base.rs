@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use harness::{
-    Accelerator, Confinement, Exec, Exited, Initrd, Machine, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network,
-    Output, Pinned, Qemu, SameUser, UserRange,
+    Accelerator, Confinement, Exec, Exited, Initrd, Machine, MachineLimits, MachineSpec, NANO_COMMAND_LINE,
+    Network, Output, Pinned, Qemu, SameUser, UserRange,
 };
 use recipe_spec::Sha256Digest;
 
@@ -19,7 +19,8 @@ pub(crate) const PROBE: &str = "/run/probe";
 /// A folder as `countersign base build` makes it.
 pub(crate) fn base() -> PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-base/debian-12");
-    let base = std::env::var_os("COUNTERSIGN_TEST_BASE").map_or_else(|| PathBuf::from(default), PathBuf::from);
+    let base =
+        std::env::var_os("COUNTERSIGN_TEST_BASE").map_or_else(|| PathBuf::from(default), PathBuf::from);
     assert!(
         base.join("nano.cpio").is_file(),
         "these tests boot real guests and need a base image in {} (run `make base`, or set COUNTERSIGN_TEST_BASE)",
@@ -69,9 +70,10 @@ pub(crate) fn boot(spec: MachineSpec) -> Machine {
 pub(crate) fn probe(machine: &mut Machine, arguments: &[&str]) -> (Exited, String) {
     machine.write_file(PROBE, 0o755, &PROBE_PROGRAM).unwrap();
     let mut said = Vec::new();
-    let exited = machine.exec(probe_exec(arguments), &mut |(Output::Stdout(bytes) | Output::Stderr(bytes))| {
-        said.extend_from_slice(bytes);
-    });
+    let exited =
+        machine.exec(probe_exec(arguments), &mut |(Output::Stdout(bytes) | Output::Stderr(bytes))| {
+            said.extend_from_slice(bytes);
+        });
     (exited.unwrap(), String::from_utf8_lossy(&said).into_owned())
 }
 
@@ -86,11 +88,24 @@ pub(crate) fn probe_exec(arguments: &[&str]) -> Exec {
     }
 }
 
+/// The probe, built once for all tests.
+pub(crate) fn probe_program() -> Vec<u8> {
+    PROBE_PROGRAM.clone()
+}
+
 static PROBE_PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("probe");
     let built = Command::new("rustc")
-        .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "--target", "x86_64-unknown-linux-gnu"])
+        .args([
+            "--edition",
+            "2024",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
         .args(["-C", "strip=symbols", "-o"])
         .args([&program, Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nano/probe.rs"))])
         .status()

@@ -25,7 +25,14 @@ fn assert_is_qemu(machine: &Machine) {
 /// Whether a process of this user can do something with a file.
 fn can(uid: u32, test: &str, path: &Path) -> bool {
     Command::new("setpriv")
-        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "--inh-caps=-all", "sh", "-c"])
+        .args([
+            &format!("--reuid={uid}"),
+            &format!("--regid={uid}"),
+            "--clear-groups",
+            "--inh-caps=-all",
+            "sh",
+            "-c",
+        ])
         .args([test, "sh", &path.to_string_lossy()])
         .stderr(Stdio::null())
         .status()

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineSpec, Pinned, Qemu};
+use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Pinned, Qemu};
 use recipe_spec::{Code, Sha256Digest};
 
-use crate::base::{BOOT, boot, nano, pinned, probe};
+use crate::base::{BOOT, PROBE, boot, nano, pinned, probe, probe_exec, probe_program};
 
 const DISK: &str = "/dev/vda";
 const WIDTH: &str = "64M";
@@ -16,13 +16,24 @@ const WIDTH: &str = "64M";
 /// An empty disk that serves as base.
 fn base_disk(folder: &Path) -> Pinned {
     let path = folder.join("base.qcow2");
-    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&path).arg(WIDTH).status().unwrap();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&path)
+        .arg(WIDTH)
+        .status()
+        .unwrap();
     assert!(made.success());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     pinned(&path)
 }
 
-fn with_disk(name: &str, folder: &Path, base: &Pinned, layers: Vec<Pinned>, overlays: &[&str]) -> MachineSpec {
+fn with_disk(
+    name: &str,
+    folder: &Path,
+    base: &Pinned,
+    layers: Vec<Pinned>,
+    overlays: &[&str],
+) -> MachineSpec {
     let overlays = overlays.iter().map(|name| (*name).to_owned()).collect();
     MachineSpec { disk: Some(DiskSpec { base: base.clone(), layers, overlays }), ..nano(name, folder) }
 }
@@ -111,4 +122,49 @@ fn a_layer_whose_header_names_a_file_of_the_host_is_not_launched() {
     let error = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap_err();
     assert_eq!(error.code(), Code::LayerMismatch);
     assert!(error.to_string().contains("backing file"), "{error}");
+}
+
+#[test]
+fn an_overlay_never_grows_beyond_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let limits = MachineLimits { file_bytes: 8 << 20, ..nano("x", folder.path()).limits };
+    let greedy = with_disk("greedy", folder.path(), &base, Vec::new(), &["run"]);
+    let mut machine = boot(MachineSpec { limits, ..greedy });
+    let (exited, said) = probe(&mut machine, &["fill", DISK, "32"]);
+    assert!(
+        exited.status == Some(1) && said.contains("Input/output error"),
+        "the guest sees an I/O error: {said}"
+    );
+    assert!(fs::metadata(folder.path().join("greedy/run.qcow2")).unwrap().len() <= 8 << 20);
+    machine.ping().unwrap();
+}
+
+/// A small file system of its own, as long as it is held.
+struct SmallHost<'a>(&'a Path);
+
+impl Drop for SmallHost<'_> {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_full_host_is_told_as_such() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: no small file system can be mounted here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    rustix::mount::mount("tmpfs", &small, "tmpfs", rustix::mount::MountFlags::empty(), Some(c"size=8m"))
+        .unwrap();
+    let _held = SmallHost(&small);
+    let base = base_disk(folder.path());
+    let mut machine = boot(with_disk("full", &small, &base, Vec::new(), &["run"]));
+    machine.write_file(PROBE, 0o755, &probe_program()).unwrap();
+    machine.recipe_begins();
+    let error = machine.exec(probe_exec(&["fill", DISK, "32"]), &mut |_| {}).unwrap_err();
+    assert_eq!(error.code(), Code::HostFull, "{error}");
 }

@@ -34,9 +34,9 @@ fn a_guest_that_says_nothing_is_given_up_in_time() {
 fn a_machine_ends_at_its_time_limit() {
     let folder = tempfile::tempdir().unwrap();
     let limits = MachineLimits { wall_clock: Some(Duration::from_millis(300)), ..MachineLimits::STANDARD };
-    let mut machine =
-        Machine::spawn(&Qemu::find().unwrap(), MachineSpec { limits, ..nano("late", folder.path()) }).unwrap();
-    let error = machine.wait_hello(BOOT).unwrap_err();
+    let spec = MachineSpec { limits, ..nano("late", folder.path()) };
+    let late = Machine::spawn(&Qemu::find().unwrap(), spec).and_then(|mut machine| machine.wait_hello(BOOT));
+    let error = late.unwrap_err();
     assert_eq!(error.code(), Code::MachineFailed);
     assert!(error.to_string().contains("time limit"), "{error}");
 }
@@ -53,10 +53,11 @@ fn losing_qemu_is_our_failure_and_losing_the_agent_after_a_step_is_the_recipes()
     machine.recipe_begins();
     probe(&mut machine, &["sleep", "0"]);
     // As a recipe could: the kernel is told to power off at once.
-    let error = machine.exec(probe_exec(&["write", "/proc/sysrq-trigger", "o"]), &mut |_| {}).and_then(|_| {
-        assert!(machine.wait_exit(BOOT));
-        machine.ping()
-    });
+    let error =
+        machine.exec(probe_exec(&["write", "/proc/sysrq-trigger", "o"]), &mut |_| {}).and_then(|_| {
+            assert!(machine.wait_exit(BOOT));
+            machine.ping()
+        });
     let error = error.unwrap_err();
     assert_eq!(error.code(), Code::ControlLost, "{error}");
     assert!(error.to_string().contains("ended by itself"), "{error}");

@@ -1,6 +1,9 @@
 //! The harness on real machines: nano guests, each a few seconds of software emulation.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
 mod base;
+mod boot;
 mod confinement;
 mod disk;
 mod failure;
@@ -52,7 +55,8 @@ fn the_probe_of_kvm_gives_an_answer_that_is_kept() {
     assert!(second.cached);
     assert_eq!((second.accelerator, second.reason), (first.accelerator, first.reason));
     if first.accelerator == Accelerator::Kvm {
-        let mut machine = boot(harness::MachineSpec { accelerator: Accelerator::Kvm, ..nano("kvm", folder.path()) });
+        let mut machine =
+            boot(harness::MachineSpec { accelerator: Accelerator::Kvm, ..nano("kvm", folder.path()) });
         machine.ping().unwrap();
     }
 }

@@ -24,7 +24,8 @@ fn server(page: Vec<u8>) -> SocketAddr {
             while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
                 head.push(byte[0]);
             }
-            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len()).as_bytes());
+            let _ = stream
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len()).as_bytes());
             let _ = stream.write_all(&page);
         }
     });
@@ -68,7 +69,10 @@ fn only_the_declared_origin_is_reached_from_the_guest() {
         ("http://undeclared.example/debian/page".into(), "undeclared.example".into()),
     ] {
         let said = fetch(&url, &host);
-        assert!(said.starts_with("HTTP/1.1 403") && said.contains("below no declared origin"), "{url}: {said}");
+        assert!(
+            said.starts_with("HTTP/1.1 403") && said.contains("below no declared origin"),
+            "{url}: {said}"
+        );
     }
     let tunnel = format!("CONNECT {mirror} HTTP/1.1|Host: {mirror}||");
     let (_, said) = probe(&mut machine, &["fetch", "127.0.0.1:3128", &tunnel]);
