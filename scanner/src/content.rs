@@ -168,10 +168,8 @@ pub(crate) fn commands(path: &str, content: &str) -> Vec<Range<usize>> {
                     }
                 }
             }
-            FileKind::AptConfiguration => {
-                if text.contains("Invoke") || text.contains("Pre-Install-Pkgs") {
-                    found.extend(quoted(text).map(|inner| line.start + inner.start..line.start + inner.end));
-                }
+            FileKind::AptConfiguration if (text.contains("Invoke") || text.contains("Pre-Install-Pkgs")) => {
+                found.extend(quoted(text).map(|inner| line.start + inner.start..line.start + inner.end));
             }
             FileKind::AuthorizedKeys => {
                 if let Some(at) = text.find("command=") {
@@ -208,11 +206,16 @@ fn after_fields(text: &str, fields: usize) -> Option<usize> {
     (at < text.len()).then_some(at)
 }
 
-/// What stands between the first pair of double quotes.
+/// What stands between the first pair of double quotes that no backslash takes away.
 fn quoted(text: &str) -> Option<Range<usize>> {
     let open = text.find('"')? + 1;
-    let close = text[open..].find('"')? + open;
-    Some(open..close)
+    let mut escaped = false;
+    let close = text[open..].bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    });
+    Some(open..open + close?)
 }
 
 /// Files whose content is a secret of the system or of a user.
@@ -233,7 +236,7 @@ pub(crate) fn is_secret(path: &str) -> bool {
         || path.ends_with("/.ssh")
         || path.ends_with("/.ssh/")
         || path.ends_with("/.ssh/*")
-        || matches!(base, ".bash_history" | ".zsh_history" | ".mysql_history" | ".python_history" | ".sh_history" | ".netrc" | ".pgpass" | ".git-credentials" | "shadow" if path.contains('/'))
+        || matches!(base, ".bash_history" | ".history" | ".zsh_history" | ".mysql_history" | ".python_history" | ".sh_history" | ".netrc" | ".pgpass" | ".git-credentials" | "shadow" if path.contains('/'))
         || (matches!(base, "id_rsa" | "id_ed25519" | "id_ecdsa" | "id_dsa")
             || base.starts_with("ssh_host_") && base.ends_with("_key"))
         || path.starts_with("/proc/") && base == "environ"

@@ -19,10 +19,14 @@ pub const GRAMMAR_VISITS: u64 = 4_000_000;
 /// Bytes × openers: the tokenizer copies a nested text once for each level.
 pub const GRAMMAR_COPIES: usize = 1 << 29;
 
-/// Here-documents of one text handed to the tokenizer, and the bytes of one delimiter.
+/// Here-documents of one text handed to the tokenizer.
 pub const HEREDOCS: usize = 1_000;
-/// Bytes of the delimiter of a here-document.
-pub const HEREDOC_TAG: usize = 256;
+
+/// Bytes looked at to find the end of a here-document's delimiter.
+pub const HEREDOC_TAG: usize = 64 << 10;
+
+/// Bytes of a delimiter × lines of its text: the tokenizer reads the one anew at each of the other.
+pub const HEREDOC_COPIES: usize = 1 << 24;
 
 /// Levels of compound commands in a tree.
 pub const TREE_DEPTH: usize = 48;

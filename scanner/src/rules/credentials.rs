@@ -65,14 +65,14 @@ pub(super) fn check(scene: &Scene<'_>, sink: &mut Sink<'_>) {
                 }
             }
             Kind::Environment { name, value } => assigned(name, value, action, sink),
-            Kind::ReadFile { path, program } => {
-                if content::is_secret(&path.text) && !matches!(program.as_str(), "wc" | "diff") {
-                    sink.report(
-                        &READ,
-                        &action.span,
-                        format!("`{}` is read by `{}`", path.shown(), shown(program)),
-                    );
-                }
+            Kind::ReadFile { path, program }
+                if content::is_secret(&path.text) && !matches!(program.as_str(), "wc" | "diff") =>
+            {
+                sink.report(
+                    &READ,
+                    &action.span,
+                    format!("`{}` is read by `{}`", path.shown(), shown(program)),
+                );
             }
             Kind::Fetch(fetch) => metadata(&fetch.url.text, action, sink),
             Kind::Run(run) => ran(run, action, sink),

@@ -400,8 +400,9 @@ fn environment(name: &str, value: &Word, action: &Action, sink: &mut Sink<'_>) {
         "HISTFILE" if value.text.is_empty() || value.is("/dev/null") => {
             sink.report(&LOGS, &action.span, "the shell keeps no history");
         }
+        // Cleaning an image sets this too, and only an interactive shell heeds it.
         "HISTSIZE" | "HISTFILESIZE" if value.is("0") => {
-            sink.report(&LOGS, &action.span, "the shell keeps no history")
+            sink.report_as(&LOGS, Severity::Warn, &action.span, "the shell keeps no history");
         }
         "HISTCONTROL" | "HISTIGNORE" if value.is("*") || value.is("ignorespace:*") => {
             sink.report(&LOGS, &action.span, "the shell keeps no history");

@@ -261,18 +261,18 @@ fn uploads(run: &Run, action: &Action, sink: &mut Sink<'_>) {
                 sink.report_as(&UPLOAD, severity, span, format!("`{}` is sent away", file.shown()));
             }
         }
-        "nc" | "ncat" | "netcat" | "socat" | "ssh" => {
-            if run.input.as_ref().is_some_and(|input| input.provenance.secret) {
-                sink.report(&UPLOAD, span, format!("secrets are sent through `{}`", run.program()));
-            }
+        "nc" | "ncat" | "netcat" | "socat" | "ssh"
+            if run.input.as_ref().is_some_and(|input| input.provenance.secret) =>
+        {
+            sink.report(&UPLOAD, span, format!("secrets are sent through `{}`", run.program()));
         }
         "scp" | "rsync" | "rclone" | "sftp" => {
             let operands: Vec<&Word> = run.operands().collect();
             let Some((destination, sources)) = operands.split_last() else { return };
             let away = destination.text.contains(':');
             if let Some(source) = sources.iter().find(|source| {
-                away && content::is_secret(&source.text)
-                    || away && matches!(source.text.as_str(), "/etc/passwd" | "/")
+                away && (content::is_secret(&source.text)
+                    || matches!(source.text.as_str(), "/etc/passwd" | "/"))
             }) {
                 sink.report(
                     &UPLOAD,

@@ -77,18 +77,17 @@ pub(super) fn check(scene: &Scene<'_>, sink: &mut Sink<'_>) {
     for action in scene.actions {
         match &action.kind {
             Kind::SetMode { path, mode, .. } => set_mode(path, *mode, action, scene, sink),
-            Kind::SetOwner { path, owner } => {
+            Kind::SetOwner { path, owner }
                 if account_file(&path.text)
                     && !owner.text.starts_with("root")
                     && !owner.text.starts_with('0')
-                    && !owner.text.starts_with(HOLE)
-                {
-                    sink.report(
-                        &ACCOUNTS,
-                        &action.span,
-                        format!("`{}` gets the owner `{}`", path.shown(), owner.shown()),
-                    );
-                }
+                    && !owner.text.starts_with(HOLE) =>
+            {
+                sink.report(
+                    &ACCOUNTS,
+                    &action.span,
+                    format!("`{}` gets the owner `{}`", path.shown(), owner.shown()),
+                );
             }
             Kind::WriteFile(write) => {
                 if let Some(mode) = write.mode {
@@ -272,7 +271,8 @@ fn sudoers(write: &WriteFile, content: &str, action: &Action, sink: &mut Sink<'_
         let no_password = line.contains("NOPASSWD") || line.contains("!authenticate");
         let all = line.contains("ALL") && line.trim_end().ends_with("ALL") && line.contains('=');
         let unusual = !matches!(who, "root" | "%sudo" | "%admin" | "%wheel") || no_password;
-        if !no_password && !(all && unusual) {
+        let risky = no_password || all && unusual;
+        if !risky {
             continue;
         }
         found = true;

@@ -161,10 +161,11 @@ impl Evaluator {
                     _ => None,
                 };
                 // Only letters for letters hide anything.
+                let changes_case = ["a-z", "A-Z"].iter().all(|case| sets.iter().any(|set| set.is(case)));
                 let hides = !deletes
                     && sets.iter().all(|set| set.text.chars().filter(char::is_ascii_alphabetic).count() > 3)
                     && !sets.iter().any(|set| set.text.contains("[:"))
-                    && !(sets.iter().any(|set| set.is("a-z")) && sets.iter().any(|set| set.is("A-Z")));
+                    && !changes_case;
                 let flow = Flow { text, place: None, ..flow };
                 if hides { flow.with(turns) } else { flow }
             }
@@ -303,7 +304,7 @@ impl Evaluator {
         };
         if program == "truncate" {
             let size = run.option("-s", "--size").map(|word| word.text);
-            if size.is_none_or(|size| size.trim_matches(['0', '=']) != "") {
+            if size.is_none_or(|size| !size.trim_matches(['0', '=']).is_empty()) {
                 return Flow::empty();
             }
         }

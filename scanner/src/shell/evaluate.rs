@@ -69,6 +69,7 @@ impl Evaluator {
     /// Reads a whole script, also the functions that it never calls.
     pub(crate) fn script(&mut self, text: &str, place: Place) {
         self.text(text, place);
+        self.nested += 1;
         let mut index = 0;
         while let Some(name) = self.order.get(index).cloned() {
             index += 1;
@@ -77,6 +78,7 @@ impl Evaluator {
                 self.call(&name, Vec::new(), None);
             }
         }
+        self.nested -= 1;
     }
 
     /// What a file step or a file of the recipe puts into the machine.

@@ -162,8 +162,10 @@ impl Evaluator {
                     at = end;
                 }
                 _ => {
-                    let end = text[at + 1..]
-                        .find(['\'', '"', '\\', '$', '`', '<', '>'])
+                    // All of these are ASCII, so the next of them starts a character.
+                    let end = bytes[at + 1..]
+                        .iter()
+                        .position(|byte| b"'\"\\$`<>".contains(byte))
                         .map_or(text.len(), |index| at + 1 + index);
                     fields.push(&text[at..end]);
                     at = end;

@@ -103,34 +103,28 @@ fn openers(text: &str) -> usize {
     symbols + words
 }
 
-/// The tokenizer unquotes the tag at each line of a here-document and moves its queue for each of them.
+/// The tokenizer unquotes the tag at each line of a here-document and moves its queue for each of them, so what a
+/// text may cost is its longest tag times its lines.
 fn heredocs_are_plain(text: &str) -> Result<(), Refusal> {
-    let mut count = 0;
-    for (at, _) in text.match_indices("<<") {
-        count += 1;
+    let lines = text.bytes().filter(|byte| *byte == b'\n').count().max(1);
+    for (count, (at, _)) in text.match_indices("<<").enumerate() {
         let after = text[at + 2..].trim_start_matches(['<', '-', ' ', '\t']);
         let mut quote = None;
-        let mut length = 0;
-        let ended = after.bytes().take(limits::HEREDOC_TAG).any(|byte| {
-            length += 1;
-            match (quote, byte) {
-                (_, b'\n') => true,
-                (None, b'\'' | b'"') => {
-                    quote = Some(byte);
-                    false
+        let length = after
+            .bytes()
+            .take(limits::HEREDOC_TAG)
+            .take_while(|byte| {
+                match quote {
+                    Some(open) if open == *byte => quote = None,
+                    None if matches!(byte, b'\'' | b'"') => quote = Some(*byte),
+                    None => return !byte.is_ascii_whitespace() && !b"|&;()<>".contains(byte),
+                    Some(_) => {}
                 }
-                (None, byte) => byte.is_ascii_whitespace() || b"|&;()<>".contains(&byte),
-                (Some(open), byte) => {
-                    if open == byte {
-                        quote = None;
-                    }
-                    false
-                }
-            }
-        });
-        let spans_lines = quote.is_some() && !text[..at].ends_with('<') && !after.is_empty() && ended;
-        if count > limits::HEREDOCS || (!ended && length >= limits::HEREDOC_TAG) || spans_lines {
-            return Err(Refusal { why: "a here-document whose delimiter is not plain".to_owned(), at });
+                true
+            })
+            .count();
+        if count >= limits::HEREDOCS || length.saturating_mul(lines) > limits::HEREDOC_COPIES {
+            return Err(Refusal { why: "here-documents that are costly to read".to_owned(), at });
         }
     }
     Ok(())
@@ -177,16 +171,14 @@ fn tokens_are_safe(tokens: &[Token]) -> Result<(), Refusal> {
                 "coproc" => coprocesses += 1,
                 // `w.parse().unwrap()` on what may be a descriptor's number.
                 word if word.bytes().all(|byte| byte.is_ascii_digit())
-                    && (word.is_empty() || word.len() > 9) =>
+                    && (word.is_empty() || word.len() > 9)
+                    && (!word.is_empty() || !matches!(before, Some(Token::Word(..)))) =>
                 {
-                    if !word.is_empty() || !matches!(before, Some(Token::Word(..))) {
-                        return Err(Refusal::limit("a number too large for a descriptor"));
-                    }
+                    return Err(Refusal::limit("a number too large for a descriptor"));
                 }
-                word if word.len() > 128 && word.matches(['[', '(', '{']).count() > 16 => {
-                    if word.find('=').is_some_and(|equals| word[..equals].contains('[')) {
-                        return Err(Refusal::limit("an array index of its own language"));
-                    }
+                // The index of an array element is parsed by a grammar of its own, without bounds.
+                word if word.len() > 128 && index_of_element(word).is_some_and(|index| index.len() > 64) => {
+                    return Err(Refusal::limit("an array index that is too long"));
                 }
                 _ => {}
             },
@@ -200,6 +192,13 @@ fn tokens_are_safe(tokens: &[Token]) -> Result<(), Refusal> {
         before = Some(token);
     }
     Ok(())
+}
+
+/// What follows the `[` of a word that may be `name[index]=value`.
+fn index_of_element(word: &str) -> Option<&str> {
+    let (name, index) = word.split_once('[')?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then(|| index.split_once("]=").map_or(index, |(index, _)| index))
 }
 
 /// After a plain word no reserved word is recognised; after one of these it is.
@@ -513,6 +512,20 @@ impl Converter<'_> {
                 CommandPrefixOrSuffixItem::ProcessSubstitution(_, subshell) => {
                     found.words.push(self.process(subshell));
                 }
+            }
+        }
+        // The parser's own places of commands leave redirections out.
+        let targets = found.redirects.iter().filter_map(|redirect| match redirect {
+            Redirect::File { target, .. } | Redirect::HereString(target) => Some(target),
+            Redirect::Here { .. } => None,
+        });
+        let pieces = found.words.iter().chain(targets).map(|raw| &raw.span);
+        let pieces = pieces.filter(|piece| !piece.is_empty()).cloned().collect::<Vec<_>>();
+        for piece in pieces {
+            if found.span.is_empty() {
+                found.span = piece;
+            } else {
+                found.span = found.span.start.min(piece.start)..found.span.end.max(piece.end);
             }
         }
         found

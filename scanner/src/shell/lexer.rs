@@ -119,12 +119,10 @@ impl Lexer<'_> {
         }
     }
 
+    /// The raw word here; at least one character of it, but at the end of the text.
     fn raw(&mut self) -> Raw {
         let start = self.at;
-        self.at = word_end(self.text, start).max(start + 1);
-        while !self.text.is_char_boundary(self.at) {
-            self.at += 1;
-        }
+        self.at = self.text.ceil_char_boundary(word_end(self.text, start).max(start + 1));
         Raw { text: self.text[start..self.at].to_owned(), span: start..self.at }
     }
 
@@ -315,10 +313,7 @@ fn words(text: &str, base: usize) -> Vec<Raw> {
         } else if byte == b'#' {
             at = line_end(text, at);
         } else {
-            let mut end = word_end(text, at).max(at + 1);
-            while !text.is_char_boundary(end) {
-                end += 1;
-            }
+            let end = text.ceil_char_boundary(word_end(text, at).max(at + 1));
             found.push(Raw { text: text[at..end].to_owned(), span: base + at..base + end });
             at = end;
         }
