@@ -47,7 +47,8 @@ pub struct Facts {
     /// (`/etc/profile`, `/etc/bash.bashrc`, `/etc/environment`, `/etc/ld.so.conf`, `/etc/binfmt.d`, `/etc/tmpfiles.d`,
     /// `/etc/network/if-*.d`, hooks of dhclient).
     pub hooks: Vec<SmallFile>,
-    /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there.
+    /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there or the kernel has not
+    /// loaded nf_tables.
     /// From a guest's program, so it informs and never passes a test by itself.
     pub firewall: String,
     /// Processes: pid, parent, uid, executable, command line.

@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(unit_name("fstrim.timer").unwrap(), "fstrim.timer");
         assert_eq!(unit_name("getty@tty1").unwrap(), "getty@tty1.service");
         assert_eq!(unit_name("org.example.web").unwrap(), "org.example.web.service");
-        for hostile in ["", "--root=/", "../x", "a b", "a\nb", "*"] {
+        for hostile in ["", "-x", "--root=/", "../x", "a b", "a\nb", "*"] {
             assert!(unit_name(hostile).is_err(), "{hostile:?}");
         }
     }
