@@ -4,6 +4,7 @@ mod credentials;
 mod defence;
 mod execution;
 mod impact;
+mod known;
 mod limit;
 mod network;
 mod permissions;

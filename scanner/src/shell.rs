@@ -4,11 +4,14 @@ mod decode;
 mod effect;
 mod evaluate;
 mod expand;
+mod files;
 mod flow;
 mod grammar;
+mod guard;
 mod interpreter;
 mod lexer;
 mod tree;
+mod word;
 mod wrapper;
 
 pub(crate) use evaluate::Evaluator;

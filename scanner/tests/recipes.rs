@@ -6,13 +6,16 @@ use scanner::{Decision, Report, Severity, scan_recipe};
 const HEAD: &str = "[recipe]\nname = \"atlas/web\"\nversion = \"1.0.0\"\nbase = [\"debian-12\"]\n\n";
 
 fn recipe(manifest: &str, files: &[(&str, &str)]) -> Recipe {
+    build(manifest, files).expect("a valid recipe")
+}
+
+fn build(manifest: &str, files: &[(&str, &str)]) -> Result<Recipe, Box<dyn std::error::Error>> {
     let mut builder = Payload::builder(&Limits::STANDARD);
-    builder.add("recipe.toml", format!("{HEAD}{manifest}").into_bytes(), false).unwrap();
+    builder.add("recipe.toml", format!("{HEAD}{manifest}").into_bytes(), false)?;
     for (path, text) in files {
-        builder.add(path, text.as_bytes().to_vec(), false).unwrap();
+        builder.add(path, text.as_bytes().to_vec(), false)?;
     }
-    Recipe::from_payload(builder.finish().unwrap(), &Limits::STANDARD)
-        .unwrap_or_else(|error| panic!("{}", error.report(false)))
+    Ok(Recipe::from_payload(builder.finish()?, &Limits::STANDARD)?)
 }
 
 fn findings(report: &Report) -> Vec<(&str, &str, usize, Severity)> {
