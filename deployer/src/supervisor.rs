@@ -84,7 +84,6 @@ fn hold(
         Stage::Launch,
         |_: &Machine| machines.described(),
         |journal| {
-            journal.cold_boot();
             let disk = DiskSpec {
                 base: deployable.base().pinned(authorizer::base::DISK_FILE),
                 layers: deployable.layers().to_vec(),
@@ -95,6 +94,7 @@ fn hold(
                 guest: forward.guest,
             });
             let mut machine = machines.instance(deployable.base(), disk, forwards.collect())?;
+            journal.cold_boot();
             await_running(&mut machine, site, journal)?;
             Ok(machine)
         },

@@ -92,13 +92,13 @@ pub(super) fn build(
         Stage::Boot,
         |_: &Machine| machines.described(),
         |journal| {
-            journal.cold_boot();
             let disk = DiskSpec {
                 base: base.pinned(DISK_FILE),
                 layers: Vec::new(),
                 overlays: vec!["vo".into(), "site".into()],
             };
             let mut machine = machines.building(&base, disk, recipe.manifest())?;
+            journal.cold_boot();
             await_running(&mut machine, site, journal)?;
             machine.open_relay()?;
             Ok(machine)

@@ -42,7 +42,6 @@ impl ScannedRecipe {
     }
 
     /// What the scan found.
-    #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }

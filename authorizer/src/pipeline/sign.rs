@@ -10,6 +10,7 @@ use serde::Serialize;
 use signer::Signer;
 
 use super::Authorized;
+use super::site_recipes;
 use super::trial::Tested;
 use crate::authorization::{
     self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, LayerEvidence, RecipeEvidence,
@@ -20,6 +21,7 @@ use crate::machines::Machines;
 use crate::publication::{
     self, AUTHORIZATION_FILE, EVIDENCE_FOLDER, Files, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
 };
+use crate::site::config::Policy;
 use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 use crate::suite::{self, TestResult};
@@ -44,6 +46,13 @@ struct Evidence {
     facts: Vec<u8>,
 }
 
+/// What the site decided by: its policy and the configuration of its tests.
+#[derive(Serialize)]
+struct PolicyInForce<'a> {
+    policy: &'a Policy,
+    suite: DigestSet,
+}
+
 /// What was done while building, for people: the build machine's word proves nothing.
 #[derive(Serialize)]
 struct BuildReport<'a> {
@@ -66,7 +75,10 @@ pub(super) fn countersign(
     let info = &recipe.manifest().recipe;
     let evidence = Evidence {
         scan: sealed.scanned.report().json_lines().into_bytes(),
-        policy: site.config().policy.to_json(),
+        policy: json_line(&PolicyInForce {
+            policy: &site.config().policy,
+            suite: digest_of(&site_recipes::suite_text(site)?),
+        })?,
         build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
@@ -165,9 +177,10 @@ impl Signed {
         fs::File::open(&store).and_then(|folder| folder.sync_all()).map_err(io)?;
 
         let mut ledger = Ledger::open(&site.layout().ledger())?;
+        // First the ledger: a crash in between leaves the stricter state.
+        ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
         let commit =
             publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?;
-        ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
         let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
         Ok(Authorized {
             name: info.name.clone(),

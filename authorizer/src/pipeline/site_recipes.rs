@@ -29,11 +29,17 @@ const MAX_SUITE: u64 = 1 << 20;
 
 /// The configuration of the site's security tests.
 pub(super) fn suite(site: &Site) -> Result<SuiteConfig, Stopped> {
-    let path = site.suite();
-    let mut text = String::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_SUITE).read_to_string(&mut text))
-        .map_err(|error| Stopped::io("read", &path, &error))?;
+    let text = String::from_utf8(suite_text(site)?).map_err(Stopped::internal)?;
     SuiteConfig::parse(&text)
-        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", path.display())))
+        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", site.suite().display())))
+}
+
+/// The bytes of that configuration.
+pub(super) fn suite_text(site: &Site) -> Result<Vec<u8>, Stopped> {
+    let path = site.suite();
+    let mut text = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_SUITE).read_to_end(&mut text))
+        .map_err(|error| Stopped::io("read", &path, &error))?;
+    Ok(text)
 }

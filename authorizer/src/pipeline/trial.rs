@@ -50,13 +50,13 @@ pub(super) fn run(
         Stage::BootSealed,
         |_: &Machine| machines.described(),
         |journal| {
-            journal.cold_boot();
             let disk = DiskSpec {
                 base: sealed.base.pinned(DISK_FILE),
                 layers: sealed.pinned_layers(),
                 overlays: vec!["test".into()],
             };
             let mut machine = machines.testing(&sealed.base, disk)?;
+            journal.cold_boot();
             await_running(&mut machine, site, journal)?;
             Ok(machine)
         },

@@ -62,7 +62,6 @@ impl VerifiedRecipe {
     }
 
     /// Who signed.
-    #[must_use]
     pub fn signature(&self) -> &VerifiedRecipeSignature {
         &self.signature
     }

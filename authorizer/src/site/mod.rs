@@ -376,7 +376,7 @@ impl SiteError {
     /// A code where another try may help; none where a person has to set the site right first.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::Locked { .. } => Some(Code::HostFull),
+            Self::Locked { .. } => Some(Code::HostFailed),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some(Code::HostFull)
             }
