@@ -36,9 +36,14 @@ fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let harness = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
     let Some(workspace) = harness.parent() else { fail("the crate has no parent folder") };
-    for watched in
-        ["guest/src", "guest/Cargo.toml", "recipe-spec/src", "recipe-spec/Cargo.toml", "Cargo.lock"]
-    {
+    for watched in [
+        "guest/src",
+        "guest/Cargo.toml",
+        "recipe-spec/src",
+        "recipe-spec/Cargo.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -77,7 +77,11 @@ pub(crate) struct UserLease {
 impl UserLease {
     /// Takes a user, or refuses.
     pub(crate) fn take(confinement: &Confinement) -> Result<Self, HarnessError> {
-        if !rustix::process::geteuid().is_root() {
+        Self::take_as(rustix::process::geteuid().is_root(), confinement)
+    }
+
+    fn take_as(is_root: bool, confinement: &Confinement) -> Result<Self, HarnessError> {
+        if !is_root {
             return match confinement.same_user {
                 SameUser::Refused => Err(HarnessError::NotConfined),
                 SameUser::Allowed => Ok(Self { uid: None, _lock: None }),
@@ -252,12 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn without_root_nothing_starts_unless_it_was_allowed_openly() {
+        let refused = UserLease::take_as(false, &Confinement::standard());
+        assert!(matches!(refused, Err(HarnessError::NotConfined)));
+        let allowed = Confinement { same_user: SameUser::Allowed, ..Confinement::standard() };
+        assert_eq!(UserLease::take_as(false, &allowed).unwrap().uid(), None);
+    }
+
+    #[test]
     fn two_machines_never_have_the_same_user() {
-        if !rustix::process::geteuid().is_root() {
-            let refused = UserLease::take(&Confinement::standard());
-            assert!(matches!(refused, Err(HarnessError::NotConfined)));
-            return;
-        }
+        assert!(rustix::process::geteuid().is_root(), "this test needs root: only root has users to give");
         let dir = tempfile::tempdir().unwrap();
         // Ids that nothing else uses, so that the sweep finds nothing.
         let users = UserRange { first: 61_970, count: 2, locks: dir.path().join("locks") };
@@ -273,9 +281,10 @@ mod tests {
 
     #[test]
     fn what_a_killed_process_left_running_is_ended_before_its_user_is_used_again() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test needs root: it starts a process of another user"
+        );
         let dir = tempfile::tempdir().unwrap();
         let users = UserRange { first: 61_975, count: 1, locks: dir.path().join("locks") };
         let mut left = Command::new("setpriv")
