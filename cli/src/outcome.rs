@@ -178,12 +178,11 @@ pub(crate) fn say(
 
 /// The one JSON object of an answer or problem.
 fn object(command: &str, result: &str, seconds: Duration, data: Map<String, Value>) -> String {
-    let mut object = Map::from_iter([
-        ("command".to_owned(), json!(command)),
-        ("result".to_owned(), json!(result)),
-        ("seconds".to_owned(), json!(seconds.as_secs_f64())),
-    ]);
-    object.extend(data);
+    let mut object = data;
+    // These mean the same in every answer, whatever a command's own data has.
+    object.insert("command".to_owned(), json!(command));
+    object.insert("result".to_owned(), json!(result));
+    object.insert("seconds".to_owned(), json!(seconds.as_secs_f64()));
     Value::Object(object).to_string()
 }
 
@@ -243,6 +242,9 @@ mod tests {
         assert_eq!(value, expected);
         let failure = Problem::coded(Code::NoQemu, "none").into_object("scan", Duration::ZERO);
         assert!(failure.contains(r#""result":"failed""#), "{failure}");
+        let data = Map::from_iter([("seconds".to_owned(), json!([])), ("own".to_owned(), json!(1))]);
+        let answer: Value = serde_json::from_str(&object("scan", "done", Duration::ZERO, data)).unwrap();
+        assert_eq!((&answer["seconds"], &answer["own"]), (&json!(0.0), &json!(1)));
         let usage = Problem::usage("what").into_object("scan", Duration::ZERO);
         assert!(usage.contains(r#""result":"usage""#), "{usage}");
     }

@@ -119,7 +119,10 @@ fn answer(built: &Built, origin: Origin, not_kept: Option<BaseError>) -> Answer 
     if let Some(error) = &not_kept {
         human.push_str(&format!("\nnote: it is not kept in the cache: {}", printable(&error.to_string())));
     }
+    let phases: Vec<_> =
+        built.seconds.iter().map(|(phase, seconds)| json!({"phase": phase, "seconds": seconds})).collect();
     let mut answer = Answer::new(human, built);
+    answer.data.insert("phases".to_owned(), json!(phases));
     answer.data.insert("cached".to_owned(), json!(origin == Origin::Cache));
     // The first boot, which sees what the base looks like.
     answer.data.insert("coldBoots".to_owned(), json!(u32::from(origin == Origin::Build)));

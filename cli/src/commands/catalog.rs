@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use authorizer::authorization::Authorization;
+use ::crl::Selector;
+use authorizer::authorization::{Authorization, VerifiedAuthorization};
+use authorizer::pipeline::ask_at_least;
 use authorizer::publication::{self, AUTHORIZATION_FILE};
 use authorizer::site::Site;
+use authorizer::stopped::Stopped;
 use recipe_spec::{Code, RecipeName, Timestamp};
 use semver::Version;
 use serde::Serialize;
@@ -13,7 +16,8 @@ use serde_json::json;
 use crate::commands::site;
 use crate::outcome::{Answer, Problem, table};
 
-/// One authorization, as its own bytes show it now. Whether something it names is revoked is for a deploy to ask.
+/// One authorization, as its own bytes and the recipe CRL show it now. A deploy also verifies the recipe, the base and
+/// the layers.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -38,10 +42,7 @@ pub(crate) fn run(folder: Option<&Path>, now: Timestamp) -> Result<Answer, Probl
         return Ok(Answer::new("nothing is authorized yet", json!({"authorizations": lines})));
     }
     let rows = lines.iter().map(|line| {
-        let state = match (&line.code, &line.message) {
-            (Some(code), Some(message)) => format!("{code}: {message}"),
-            _ => "authorized".to_owned(),
-        };
+        let state = line.code.map_or_else(|| "authorized".to_owned(), |code| code.to_string());
         let until = line.not_after.map(|until| until.to_string()).unwrap_or_default();
         [line.name.to_string(), line.version.to_string(), until, state]
     });
@@ -52,17 +53,27 @@ pub(crate) fn run(folder: Option<&Path>, now: Timestamp) -> Result<Answer, Probl
 fn line(site: &Site, name: RecipeName, version: Version, now: Timestamp) -> Result<Line, Problem> {
     let published = publication::lookup(&site.layout().authorizations(), &name, Some(&version))?;
     let file = published.file(AUTHORIZATION_FILE).unwrap_or_default();
-    Ok(match Authorization::verify(file, site.pins(), site.id(), now) {
-        Ok(verified) => {
-            let not_after = Some(verified.predicate().not_after);
-            Line { name, version, not_after, code: None, message: None }
-        }
-        Err(error) => Line {
-            name,
-            version,
-            not_after: None,
-            code: Some(error.code()),
-            message: Some(error.to_string()),
-        },
-    })
+    let verified = Authorization::verify(file, site.pins(), site.id(), now);
+    let not_after = verified.as_ref().ok().map(|authorization| authorization.predicate().not_after);
+    let holds = verified.map_err(Stopped::from).and_then(|authorization| {
+        let least = authorization.predicate().crls.iter().map(|crl| crl.number).max().unwrap_or_default();
+        ask_at_least(site, &selectors(&authorization), least, now).map(|_clear| ())
+    });
+    let (code, message) = holds.err().map(|stopped| (stopped.code, stopped.message)).unzip();
+    Ok(Line { name, version, not_after, code, message })
+}
+
+/// What an authorization names that can be revoked, itself included.
+fn selectors(authorization: &VerifiedAuthorization) -> Vec<Selector> {
+    let predicate = authorization.predicate();
+    let recipe = &predicate.recipe;
+    let mut selectors = vec![
+        Selector::Authorization(authorization.digest()),
+        Selector::Recipe(authorization.recipe()),
+        Selector::RecipeVersion { name: recipe.name.clone(), version: recipe.version.clone() },
+        Selector::SignerKey(recipe.signer.spki.sha256),
+        Selector::BaseImage(predicate.base.sha256),
+    ];
+    selectors.extend(predicate.site_recipes.iter().map(|recipe| Selector::SiteRecipe(recipe.sha256)));
+    selectors
 }
