@@ -3,6 +3,10 @@
 /// Bytes of one file. A longer script is not read at all: it is a finding of its own (`LIM-001`).
 pub const FILE_BYTES: usize = 1 << 20;
 
+/// Bytes of a text that the grammar reads; its tokens and tree take a hundred times as much. A longer one is read by
+/// the lexer.
+pub const GRAMMAR_BYTES: usize = 256 << 10;
+
 /// Openers of anything that nests, in one text handed to the recursive parser. The parser's stack is sized for all
 /// of them being open at once, so no text can overflow it; above this the lexer reads the text instead.
 pub const GRAMMAR_OPENERS: usize = 4_000;
@@ -35,7 +39,7 @@ pub const TREE_DEPTH: usize = 48;
 pub const NESTED_TEXTS: usize = 8;
 
 /// Calls of functions inside functions.
-pub const CALL_DEPTH: usize = 8;
+pub const CALL_DEPTH: usize = 16;
 
 /// Commands evaluated in one file, all variants and calls counted.
 pub const COMMANDS: usize = 20_000;
@@ -44,10 +48,16 @@ pub const COMMANDS: usize = 20_000;
 pub const EXPANDED_BYTES: usize = 8 << 20;
 
 /// Bytes of one expanded word, of one variable and of one command's known output.
-pub const WORD_BYTES: usize = 64 << 10;
+pub const WORD_BYTES: usize = FILE_BYTES;
 
 /// Values remembered for one variable that is assigned in several branches.
 pub const VALUES: usize = 4;
+
+/// Values of a loop's variable that its commands are looked at for.
+pub const LOOP_VALUES: usize = 16;
+
+/// Actions of one file.
+pub const ACTIONS: usize = 60_000;
 
 /// Findings of one file. More say nothing new.
 pub const FINDINGS: usize = 200;

@@ -51,21 +51,15 @@ pub(crate) fn check(path: &str, source: &Source<'_>, actions: &[Action], setuid:
         check(&scene, &mut sink);
     }
     let mut findings = sink.findings;
-    findings.sort_by(|one, other| {
-        (one.span.start, one.rule, std::cmp::Reverse(one.severity)).cmp(&(
-            other.span.start,
-            other.rule,
-            std::cmp::Reverse(other.severity),
-        ))
+    // A rule says a thing once for each line, and the heaviest it has to say.
+    findings.sort_by_key(|finding| {
+        (finding.line, finding.rule, std::cmp::Reverse(finding.severity), finding.column)
     });
-    // A rule says a thing once for each line.
     findings.dedup_by(|later, first| later.rule == first.rule && later.line == first.line);
     // If something must go, the heavy ones stay.
-    if findings.len() > limits::FINDINGS {
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        findings.truncate(limits::FINDINGS);
-        findings.sort_by_key(|finding| finding.span.start);
-    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings.truncate(limits::FINDINGS);
+    findings.sort_by_key(|finding| (finding.span.start, finding.rule));
     findings
 }
 
@@ -136,7 +130,9 @@ impl Sink<'_> {
         span: &Range<usize>,
         message: impl Into<String>,
     ) {
-        if self.findings.len() >= limits::FINDINGS * 8 {
+        // A flood of light findings leaves room for the heavy ones.
+        let room = if severity == Severity::Deny { 16 } else { 8 };
+        if self.findings.len() >= limits::FINDINGS * room {
             return;
         }
         let message = message.into();

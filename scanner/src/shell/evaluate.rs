@@ -32,7 +32,7 @@ pub(crate) struct Evaluator {
     followed: HashSet<String>,
     scripts: HashMap<Rc<str>, Rc<Script>>,
     pub(super) nested: usize,
-    calls: usize,
+    calls: Vec<String>,
     branches: usize,
     commands: usize,
     pub(super) expanded: usize,
@@ -56,7 +56,7 @@ impl Evaluator {
             followed: HashSet::new(),
             scripts: HashMap::new(),
             nested: 0,
-            calls: 0,
+            calls: Vec::new(),
             branches: 0,
             commands: 0,
             expanded: 0,
@@ -87,8 +87,11 @@ impl Evaluator {
     }
 
     pub(crate) fn add(&mut self, kind: Kind, span: Range<usize>) {
-        if self.actions.len() < limits::COMMANDS * 2 {
+        // What does not fit is not seen by any rule, so it is a finding.
+        if self.actions.len() < limits::ACTIONS || matches!(kind, Kind::Limit(_)) {
             self.actions.push(Action { kind, span, origin: self.origin });
+        } else {
+            self.exhaust("the number of actions");
         }
     }
 
@@ -106,9 +109,6 @@ impl Evaluator {
 
     /// Follows the shell inside a file that lies at `place`.
     pub(crate) fn follow_file(&mut self, path: &str, content: &str, place: &Place) {
-        if self.nested >= limits::NESTED_TEXTS {
-            return;
-        }
         for command in content::commands(path, content) {
             let inner = match place {
                 Place::Exact(base) => Place::Exact(base + command.start),
@@ -197,7 +197,10 @@ impl Evaluator {
     fn group(&mut self, group: &Group, input: Option<Flow>) -> Flow {
         if let Some((name, values)) = &group.binding {
             let mut found: Vec<Word> = values.iter().flat_map(|raw| self.words(raw)).collect();
-            found.truncate(limits::VALUES * 2);
+            if found.len() > limits::LOOP_VALUES {
+                found.truncate(limits::LOOP_VALUES);
+                found.push(Word::literal_at(HOLE.to_string(), self.place.span(group.span.clone())));
+            }
             if found.is_empty() {
                 found.push(Word::literal_at(HOLE.to_string(), self.place.span(group.span.clone())));
             }
@@ -216,7 +219,7 @@ impl Evaluator {
         let outer = (self.variant, self.widest);
         (self.variant, self.widest) = (0, 1);
         let flow = self.look(simple, input.clone());
-        let widest = self.widest.min(limits::VALUES);
+        let widest = self.widest.min(limits::LOOP_VALUES + 1);
         for variant in 1..widest {
             (self.variant, self.widest) = (variant, 1);
             self.look(simple, input.clone());
@@ -245,24 +248,33 @@ impl Evaluator {
         let text: Vec<_> = values.iter().map(|word| word.text.as_str()).collect();
         let provenance = values.iter().fold(Provenance::default(), |all, word| all.and(word.provenance));
         let mut text = text.join(" ");
-        text.truncate(floor(&text, limits::WORD_BYTES));
+        self.cut(&mut text);
         let value = Word { text, provenance, span: span.clone() };
         self.add(Kind::Environment { name: assignment.name.clone(), value: value.clone() }, span.clone());
         self.set(&assignment.name, value, assignment.append, lasting);
     }
 
+    /// Cuts a text that is too long; what is cut is not seen, so that is a finding.
+    fn cut(&mut self, text: &mut String) {
+        if text.len() > limits::WORD_BYTES {
+            text.truncate(text.floor_char_boundary(limits::WORD_BYTES));
+            self.exhaust("the length of a word");
+        }
+    }
+
     /// Gives a variable a value; in a branch beside the ones it had.
     pub(super) fn set(&mut self, name: &str, mut value: Word, append: bool, lasting: bool) {
-        let values = self.variables.entry(name.to_owned()).or_default();
-        if append && let Some(old) = values.first() {
+        let old = self.variables.get(name).and_then(|values| values.first()).cloned();
+        if append && let Some(old) = old {
             let separator = if old.text.is_empty() || self.branches == 0 { "" } else { " " };
             let mut text = format!("{}{separator}{}", old.text, value.text);
-            text.truncate(floor(&text, limits::WORD_BYTES));
+            self.cut(&mut text);
             value.text = text;
             value.provenance = value.provenance.and(old.provenance);
         }
         self.expanded += value.text.len();
-        if self.branches == 0 && self.calls == 0 && lasting {
+        let values = self.variables.entry(name.to_owned()).or_default();
+        if self.branches == 0 && self.calls.is_empty() && lasting {
             values.clear();
         }
         values.retain(|old| old.text != value.text && !old.text.is_empty());
@@ -313,16 +325,21 @@ impl Evaluator {
     /// Follows a function's body with these arguments.
     pub(super) fn call(&mut self, name: &str, arguments: Vec<Word>, input: Option<Flow>) -> Flow {
         let Some(function) = self.functions.get_mut(name) else { return Flow::unknown() };
+        // A function that calls itself says nothing new; one that lies too deep would not be seen.
+        if self.calls.iter().filter(|called| *called == name).count() > 1 {
+            return Flow::unknown();
+        }
         function.called = true;
-        if self.calls >= limits::CALL_DEPTH {
+        if self.calls.len() >= limits::CALL_DEPTH {
+            self.exhaust("calls inside calls");
             return Flow::unknown();
         }
         let body = Rc::clone(&function.body);
         let place = std::mem::replace(&mut self.place, function.place.clone());
         let positional = std::mem::replace(&mut self.positional, arguments);
-        self.calls += 1;
+        self.calls.push(name.to_owned());
         let flow = self.nodes(&body, input.as_ref());
-        self.calls -= 1;
+        self.calls.pop();
         self.positional = positional;
         self.place = place;
         flow
@@ -413,9 +430,11 @@ impl Evaluator {
             if !append {
                 kept.clear();
             }
-            if kept.len() + content.len() <= limits::WORD_BYTES {
-                self.expanded += content.len();
-                kept.push_str(&content);
+            self.expanded += content.len();
+            kept.push_str(&content);
+            if kept.len() > limits::WORD_BYTES || self.expanded > limits::EXPANDED_BYTES {
+                kept.clear();
+                self.exhaust("the length of a file");
             }
         }
     }
@@ -475,12 +494,4 @@ pub(crate) fn normal(path: &str) -> String {
         out = out.replace("//", "/");
     }
     out
-}
-
-fn floor(text: &str, most: usize) -> usize {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    end
 }

@@ -45,9 +45,9 @@ impl Flow {
             (None, None) => None,
             (first, second) => {
                 let mut text = first.unwrap_or_else(|| unknown.clone());
-                if text.len() < limits::WORD_BYTES {
-                    text.push_str(&second.unwrap_or(unknown));
-                }
+                // The rest is unknown, which rules do not take for harmless.
+                let second = second.filter(|second| text.len() + second.len() <= limits::WORD_BYTES);
+                text.push_str(&second.unwrap_or(unknown));
                 Some(text)
             }
         };

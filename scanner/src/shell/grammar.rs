@@ -31,6 +31,9 @@ impl Refusal {
 
 /// Reads a script by the grammar of bash.
 pub(super) fn read(text: &str) -> Result<Vec<Node>, Refusal> {
+    if text.len() > limits::GRAMMAR_BYTES {
+        return Err(Refusal::limit("longer than the grammar is given"));
+    }
     let openers = openers(text);
     if openers > limits::GRAMMAR_OPENERS {
         return Err(Refusal::limit("too many nested constructs"));

@@ -40,7 +40,10 @@ impl Evaluator {
     ) -> Flow {
         let mut argv = argv;
         let mut repeated = false;
-        for _ in 0..WRAPPERS {
+        for depth in 0..=WRAPPERS {
+            if depth == WRAPPERS {
+                self.exhaust("wrappers around a command");
+            }
             let outer = argv.clone();
             match wrapper::under(argv) {
                 Under::Nothing(same) => {
