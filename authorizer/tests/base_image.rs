@@ -2,6 +2,7 @@
 //!
 //! It downloads packages and boots a machine, so it is asked for by name: `cargo test -p authorizer --test base_image --
 //! --ignored`. With `COUNTERSIGN_TEST_BASES` set, the base is kept in that folder for other tests.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -81,7 +82,7 @@ fn a_base_is_built_booted_signed_and_verified() {
     assert!(verified.predicate().releases.iter().any(|release| release.suite == "bookworm-security"));
     // No package's default leaves a way in that the site did not choose.
     let facts = verified.facts();
-    assert_eq!(facts.truncated, [String::new(); 0]);
+    assert!(facts.truncated.is_empty(), "{:?}", facts.truncated);
     assert!(facts.listening.iter().all(|socket| [22, 68].contains(&socket.port)), "{:?}", facts.listening);
     assert!(facts.authorized_keys.is_empty());
     assert_eq!(facts.kernel_tainted, 0);

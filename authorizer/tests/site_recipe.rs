@@ -3,10 +3,12 @@
 //!
 //! It needs a base image: the folder of one in `COUNTERSIGN_TEST_BASE`. `cargo test -p authorizer --test site_recipe --
 //! --ignored`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use authorizer::intake::read_folder;
 use authorizer::suite::{self, SuiteConfig, TestResult};
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, Initrd, Machine, MachineLimits,
@@ -23,21 +25,7 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn baseline() -> Recipe {
-    let folder = repository("site-recipes/baseline");
-    let mut payload = Payload::builder(&Limits::STANDARD);
-    for (path, executable) in [
-        ("recipe.toml", false),
-        ("files/audit.rules", false),
-        ("files/sshd_config", false),
-        ("files/sudoers", false),
-        ("files/sysctl.conf", false),
-        ("scripts/firewall.sh", true),
-        ("scripts/forget-host-keys.sh", true),
-        ("scripts/lock-accounts.sh", true),
-    ] {
-        payload.add(path, std::fs::read(folder.join(path)).unwrap(), executable).unwrap();
-    }
-    recipe(payload.finish().unwrap())
+    recipe(read_folder(&repository("site-recipes/baseline"), &Limits::STANDARD).unwrap().payload)
 }
 
 /// A VO's recipe that only declares a port.

@@ -87,6 +87,9 @@ pub enum Existing {
     Replace,
 }
 
+/// Boots finished files once and returns what the agent sees of them.
+pub type TakeFacts<'a> = dyn FnMut(&BootFiles, &mut dyn FnMut(Progress)) -> Result<Facts, BaseError> + 'a;
+
 /// The parts of a build, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -190,14 +193,15 @@ pub struct Built {
 
 /// Builds a base from the host's own apt sources and signs it.
 ///
-/// `take_facts` boots the finished files once and returns what the agent sees: [`FirstBoot::facts`]. `progress` hears of every phase and of every line that a tool writes.
+/// `take_facts` boots the finished files once and returns what the agent sees: [`FirstBoot::facts`]. `progress` hears
+/// of every phase and of every line that a tool writes.
 ///
 /// # Errors
 /// [`BaseError`]; the folder of bases is then as before.
 pub fn build(
     options: &BuildOptions<'_>,
     signer: &Signer,
-    take_facts: &mut dyn FnMut(&BootFiles, &mut dyn FnMut(Progress)) -> Result<Facts, BaseError>,
+    take_facts: &mut TakeFacts<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, BaseError> {
     if options.name != debian12::NAME {
