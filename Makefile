@@ -3,11 +3,12 @@
 CARGO ?= cargo
 CACHE := $(or $(COUNTERSIGN_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/countersign,$(HOME)/.cache/countersign))
 
-.PHONY: help setup build demo test base lint
+.PHONY: help setup build demo test soak base lint
 
 help:
 	@echo 'make demo   the main job from one end to the other, on real machines'
 	@echo 'make test   all tests, on real machines where they need some'
+	@echo 'make soak   what takes too long for make test'
 	@echo 'make build  the binary: target/release/countersign'
 	@echo 'make lint   formatting and clippy'
 
@@ -27,6 +28,10 @@ base: setup
 
 test: base
 	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked --workspace
+
+# Builds a base image from the archive and changes each of its files.
+soak: setup
+	$(CARGO) test --locked -p authorizer --test base_image -- --ignored
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -1,8 +1,7 @@
 //! The baseline recipe on a real machine: applied twice it changes nothing the second time, and the sealed disk, booted
 //! afresh, passes the baseline suite; then again with what a hostile recipe leaves behind.
 //!
-//! It needs a base image: the folder of one in `COUNTERSIGN_TEST_BASE`. `cargo test -p authorizer --test site_recipe --
-//! --ignored`.
+//! It needs a base image: the folder of one in `COUNTERSIGN_TEST_BASE`, which `make test` sets.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::path::{Path, PathBuf};
@@ -136,7 +135,6 @@ fn failed(results: &[TestResult]) -> Vec<&str> {
 }
 
 #[test]
-#[ignore = "boots three machines"]
 fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let mut building = boot("building", Vec::new(), folder.path());

@@ -12,7 +12,7 @@ use authorizer::stopped::Stopped;
 use crl::{Clear, Selector};
 use harness::Pinned;
 use recipe_spec::manifest::{Manifest, Protocol};
-use recipe_spec::{Code, Limits, Payload, Recipe, RecipeName, Timestamp};
+use recipe_spec::{Code, Limits, Payload, Recipe, RecipeName, Sha256Digest, Timestamp};
 use semver::Version;
 use signer::{VerifiedRecipeSignature, verify_signed_recipe_at};
 
@@ -160,8 +160,17 @@ fn signature(
 ) -> Result<VerifiedRecipeSignature, Stopped> {
     let envelope =
         published.file(RECIPE_ENVELOPE_FILE).ok_or_else(|| missing(published, RECIPE_ENVELOPE_FILE))?;
-    let at = authorization.predicate().recipe.signer.chain_valid_at;
-    Ok(verify_signed_recipe_at(envelope, recipe, site.trust(), at, now)?)
+    let said = &authorization.predicate().recipe;
+    let signature = verify_signed_recipe_at(envelope, recipe, site.trust(), said.signer.chain_valid_at, now)?;
+    let same_signer =
+        signature.signers().iter().all(|signer| signer.spki_sha256() == said.signer.spki.sha256);
+    if Sha256Digest::of(envelope) != said.envelope.sha256 || !same_signer {
+        return Err(Stopped::new(
+            Code::BadSignature,
+            "the published signature is not the one that was authorized",
+        ));
+    }
+    Ok(signature)
 }
 
 fn base_image(
@@ -203,11 +212,7 @@ fn selectors(
     selectors
         .extend(predicate.site_recipes.iter().map(|site_recipe| Selector::SiteRecipe(site_recipe.sha256)));
     for signer in signature.signers().iter().chain([authorization.signer()]) {
-        selectors.push(Selector::SignerKey(signer.spki_sha256()));
-        selectors.extend(signer.certificates().iter().map(|certificate| Selector::Certificate {
-            issuer: certificate.issuer_sha256,
-            serial: certificate.serial.clone(),
-        }));
+        selectors.extend(Selector::of_signer(signer));
     }
     selectors
 }

@@ -33,7 +33,7 @@ pub struct Record {
     pub name: RecipeName,
     /// The recipe's version.
     pub version: semver::Version,
-    /// Digest of the authorization's envelope.
+    /// Digest of the authorization's statement.
     pub authorization: Sha256Digest,
     /// Trust level, from the authorization.
     pub level: Level,
@@ -170,7 +170,7 @@ impl Instances {
     /// [`InstanceError::Unknown`].
     pub fn console(&self, id: &str) -> Result<PathBuf, InstanceError> {
         let folder = self.existing(id)?;
-        let running = folder.join("instance").join(CONSOLE);
+        let running = folder.join(MACHINE).join(CONSOLE);
         Ok(if running.exists() { running } else { folder.join(CONSOLE) })
     }
 
@@ -206,6 +206,7 @@ impl Instances {
     /// [`InstanceError::Io`].
     pub fn begin(&self, id: &str) -> Result<Held, InstanceError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(at(&self.folder))?;
+        self.sweep();
         let folder = self.folder.join(id);
         DirBuilder::new().mode(0o700).create(&folder).map_err(at(&folder))?;
         let path = folder.join("lock");
@@ -214,6 +215,15 @@ impl Instances {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| at(&path)(e.into()))?;
         let listener = listen(&folder)?;
         Ok(Held { id: id.to_owned(), folder, listener, _lock: lock })
+    }
+
+    /// Removes the machine's folder of every instance whose supervisor was killed; logs and record stay.
+    fn sweep(&self) {
+        for instance in self.list().unwrap_or_default() {
+            if instance.state == State::Ended {
+                clear(&self.folder.join(&instance.id));
+            }
+        }
     }
 
     fn existing(&self, id: &str) -> Result<PathBuf, InstanceError> {
@@ -226,7 +236,17 @@ impl Instances {
     }
 }
 
+/// The machine's own folder inside an instance's: its overlay, and its console as long as it runs.
+pub(crate) const MACHINE: &str = "instance";
 const CONSOLE: &str = "console.log";
+
+/// Leaves of a machine that is gone its console's log only.
+pub(crate) fn clear(folder: &Path) {
+    let machine = folder.join(MACHINE);
+    // What cannot be moved or removed stays for the next sweep.
+    let _ = fs::rename(machine.join(CONSOLE), folder.join(CONSOLE));
+    let _ = fs::remove_dir_all(&machine);
+}
 const RECORD: &str = "instance.json";
 const SOCKET: &str = "control.sock";
 const STOP: &[u8] = b"stop\n";
@@ -251,12 +271,6 @@ impl Held {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Where its console's log is kept after its end.
-    #[must_use]
-    pub fn console(&self) -> PathBuf {
-        self.folder.join(CONSOLE)
     }
 
     /// Writes the record: from now on the instance counts as running.

@@ -1,8 +1,7 @@
 //! The supervisor of one instance: it checks, launches, waits until the function tests pass, and holds the machine until
 //! it is asked to stop. QEMU lives exactly as long as this process.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use recipe_spec::{Code, Timestamp};
 use serde::Serialize;
 
 use crate::check::{Deployable, Order};
-use crate::instance::{Held, InstanceError, Instances, Record};
+use crate::instance::{Held, InstanceError, Instances, Record, clear};
 
 /// How long the function tests may fail before an instance counts as broken: services may still be starting.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,8 +76,9 @@ fn hold(
 ) -> Result<(), Launching> {
     let deployable = journal
         .stage(Stage::VerifyAuthorization, verified_detail, |_| Deployable::check(order, site, clock()))?;
+    ports_are_free(order)?;
     let held = Instances::new(site.layout().instances()).begin(&new_id(order)?)?;
-    let run = RunFolder::new(&held);
+    let run = RunFolder(held.folder().to_owned());
     let machines = Machines::prepare(site, deployable.base(), held.folder(), journal)?;
     let mut machine = journal.stage(
         Stage::Launch,
@@ -118,6 +118,22 @@ fn hold(
     // What an instance wrote is not kept, so it does not matter whether it shut down in time or was killed.
     let _ = machine.power_off(SHUT_DOWN);
     drop(run);
+    Ok(())
+}
+
+/// Says at once what QEMU would say after a boot's worth of checks. Another program can still be faster.
+fn ports_are_free(order: &Order) -> Result<(), Stopped> {
+    let mut taken = Vec::new();
+    for forward in &order.forwards {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, forward.host)).map_err(|error| {
+            Stopped::new(
+                Code::HostFailed,
+                format!("port {} of the host cannot be had: {error}", forward.host),
+            )
+            .hint("choose another port for --forward")
+        })?;
+        taken.push(listener);
+    }
     Ok(())
 }
 
@@ -206,22 +222,11 @@ fn new_id(order: &Order) -> Result<String, Stopped> {
     Ok(format!("{}-{}", order.name.name(), hex::encode(random)))
 }
 
-/// The machine's run folder inside the instance's: gone at the end, but for the console's log.
-struct RunFolder {
-    folder: std::path::PathBuf,
-    console: std::path::PathBuf,
-}
-
-impl RunFolder {
-    fn new(held: &Held) -> Self {
-        Self { folder: held.folder().join("instance"), console: held.console() }
-    }
-}
+/// The machine's folder inside the instance's: gone at the end, but for the console's log.
+struct RunFolder(std::path::PathBuf);
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // What cannot be moved or removed stays in the instance's own folder.
-        let _ = fs::rename(self.folder.join("console.log"), &self.console);
-        let _ = fs::remove_dir_all(&self.folder);
+        clear(&self.0);
     }
 }

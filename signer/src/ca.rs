@@ -17,13 +17,15 @@ use x509_cert::builder::{self, Builder as _, CertificateBuilder};
 use x509_cert::certificate::Version;
 use x509_cert::crl::{CertificateList, RevokedCert, TbsCertList};
 use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, CrlNumber, CrlReason, ExtendedKeyUsage, KeyUsage, KeyUsages,
+    AuthorityKeyIdentifier, BasicConstraints, CrlNumber, ExtendedKeyUsage, KeyUsage, KeyUsages,
     SubjectKeyIdentifier,
 };
 use x509_cert::ext::{Criticality, Extension, ToExtension as _};
 use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::{Time, Validity};
+
+pub use x509_cert::ext::pkix::CrlReason;
 
 use crate::certificate::{CODE_SIGNING, COMMON_NAME, Certificate, CertificateError, ORGANISATION};
 use crate::chain::ChainError;

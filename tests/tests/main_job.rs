@@ -1,5 +1,6 @@
 //! The main job from one end to the other, through the binary and on real machines: one authorization, one deployment, and
 //! everything about them that must be refused. Lower levels test the parts; this shows the wiring.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -117,8 +118,7 @@ fn openssl_accepts_the_countersignature(site: &Site, scratch: &Path) {
         fs::write(at("other"), &pae).unwrap();
         assert!(!verify(&at("other")).0, "and refuses other bytes");
         let anchor = site.folder.join("certificates/ca.pem");
-        let (status, text) =
-            openssl(&["verify", "-x509_strict", "-CAfile"], &[&anchor, &at("cert.pem")]);
+        let (status, text) = openssl(&["verify", "-x509_strict", "-CAfile"], &[&anchor, &at("cert.pem")]);
         assert!(status, "{text}");
     }
 }

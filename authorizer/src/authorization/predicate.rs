@@ -1,5 +1,7 @@
 //! What an authorization says: every input, layer and verdict, by digest. Field for field as in `docs/formats.md`.
 
+use std::collections::BTreeMap;
+
 use recipe_spec::name::BaseName;
 use recipe_spec::statement::DigestSet;
 use recipe_spec::{RecipeName, Sha256Digest, Timestamp};
@@ -47,6 +49,9 @@ pub struct AuthorizationPredicate {
     pub disk: Option<DiskEvidence>,
     /// Every test that ran.
     pub tests: Vec<TestEvidence>,
+    /// Other documents published with it, by the stem of their file's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evidence: BTreeMap<String, DigestSet>,
     /// The expected behaviour of an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<DigestSet>,

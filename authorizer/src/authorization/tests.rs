@@ -1,6 +1,7 @@
 //! Authorizations of a small site of its own, whose CA and keys are made in memory.
 
 use proptest::prelude::*;
+use recipe_spec::statement::DigestSet;
 use signer::ca::{self, CaFiles};
 use signer::{Chain, SecretKey};
 
@@ -121,6 +122,7 @@ fn predicate() -> AuthorizationPredicate {
             test(TestSuite::Site, "listening sockets", 412),
             test(TestSuite::Vo, "serves the page", 1000),
         ],
+        evidence: [("build".to_owned(), DigestSet { sha256: Sha256Digest::of(b"build") })].into(),
         pattern: None,
         crls: vec![CrlEvidence { issuer: "example-site".into(), number: 7, header: digest("header").into() }],
         builder: BuilderEvidence {
@@ -162,7 +164,7 @@ fn the_predicate_is_spelled_as_in_the_formats() {
             r#""scan":{{"sha256":"{}","decision":"allow"}},"#,
             r#""layers":[{{"role":"vo","key":"{}","sha256":"{}"}},{{"role":"site","key":"{}","sha256":"{}"}}],"#,
             r#""tests":[{{"suite":"site","name":"listening sockets","result":"PASSED","seconds":0.412}},"#,
-            r#"{{"suite":"vo","name":"serves the page","result":"PASSED","seconds":1.0}}],"#,
+            r#"{{"suite":"vo","name":"serves the page","result":"PASSED","seconds":1.0}}],"evidence":{{"build":{}}},"#,
             r#""crls":[{{"issuer":"example-site","number":7,"header":{}}}],"#,
             r#""builder":{{"version":"0.1.0","qemu":"10.0.2","machine":"q35","cpu":"qemu64","accelerator":"tcg"}}}}"#
         ),
@@ -176,6 +178,7 @@ fn the_predicate_is_spelled_as_in_the_formats() {
         hex("layer 1"),
         hex("key 2"),
         hex("layer 2"),
+        digest("build"),
         digest("header"),
     );
     assert_eq!(json, expected);

@@ -58,7 +58,7 @@ pub struct Authorized {
     pub version: Version,
     /// Its digest.
     pub recipe: Sha256Digest,
-    /// Digest of the authorization's envelope.
+    /// Digest of the authorization's statement: what a revocation names it by.
     pub authorization: Sha256Digest,
     /// The commit of the site's repository that holds it.
     pub commit: String,

@@ -45,15 +45,7 @@ pub(super) fn selectors_of(verified: &VerifiedRecipe) -> Vec<Selector> {
         Selector::Recipe(recipe.digest()),
         Selector::RecipeVersion { name: info.name.clone(), version: info.version.clone() },
     ];
-    for signer in verified.signature().signers() {
-        selectors.push(Selector::SignerKey(signer.spki_sha256()));
-        for certificate in signer.certificates() {
-            selectors.push(Selector::Certificate {
-                issuer: certificate.issuer_sha256,
-                serial: certificate.serial.clone(),
-            });
-        }
-    }
+    selectors.extend(Selector::of_signer(verified.signer()));
     selectors
 }
 

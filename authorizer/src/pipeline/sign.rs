@@ -83,9 +83,7 @@ pub(super) fn countersign(
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
     };
-    let [signer] = verified.signature().signers() else {
-        return Err(Stopped::internal("a recipe with more than one signer is not supported by this version"));
-    };
+    let signer = verified.signer();
     let not_after = now.plus_seconds(site.config().policy.authorization_seconds());
     let predicate = AuthorizationPredicate {
         site: site.id().clone(),
@@ -124,6 +122,10 @@ pub(super) fn countersign(
         template: None,
         disk: None,
         tests: tested.tests.iter().map(test_evidence).collect(),
+        evidence: [("build", &evidence.build), ("tests", &evidence.tests), ("facts", &evidence.facts)]
+            .into_iter()
+            .map(|(name, bytes)| (name.to_owned(), digest_of(bytes)))
+            .collect(),
         pattern: None,
         crls: vec![CrlEvidence {
             issuer: site.id().to_string(),

@@ -2,7 +2,7 @@
 
 use recipe_spec::{Code, Limits, Recipe, Timestamp};
 use semver::Version;
-use signer::{VerifiedRecipeSignature, verify_signed_recipe};
+use signer::{VerifiedSigner, verify_signed_recipe};
 
 use crate::intake::{Intake, SourceRef};
 use crate::ledger::{Asked, Ledger};
@@ -14,7 +14,7 @@ use crate::stopped::Stopped;
 pub struct VerifiedRecipe {
     recipe: Recipe,
     envelope: Vec<u8>,
-    signature: VerifiedRecipeSignature,
+    signer: VerifiedSigner,
     source: SourceRef,
     verified_at: Timestamp,
 }
@@ -36,6 +36,13 @@ impl VerifiedRecipe {
             .map_err(|error| Stopped::new(error.code(), &error).details(error.report(false)))?;
         let signature = verify_signed_recipe(&envelope, &recipe, site.trust(), now)
             .map_err(|error| Stopped::new(error.code(), error))?;
+        let [signer] = signature.signers() else {
+            return Err(Stopped::new(
+                Code::UntrustedSigner,
+                "the recipe has several signatures, and this version accepts exactly one",
+            ));
+        };
+        let signer = signer.clone();
         let info = &recipe.manifest().recipe;
         if let Some(wanted) = wanted.filter(|wanted| **wanted != info.version) {
             return Err(Stopped::new(
@@ -46,7 +53,7 @@ impl VerifiedRecipe {
         let asked = if wanted.is_some() { Asked::ByVersion } else { Asked::Newest };
         let mut ledger = Ledger::open(&site.layout().ledger())?;
         ledger.record_verified(&info.name, &info.version, recipe.digest(), asked, now)?;
-        Ok(Self { recipe, envelope, signature, source: intake.source, verified_at: now })
+        Ok(Self { recipe, envelope, signer, source: intake.source, verified_at: now })
     }
 
     /// The recipe.
@@ -62,8 +69,9 @@ impl VerifiedRecipe {
     }
 
     /// Who signed.
-    pub fn signature(&self) -> &VerifiedRecipeSignature {
-        &self.signature
+    #[must_use]
+    pub fn signer(&self) -> &VerifiedSigner {
+        &self.signer
     }
 
     /// Where it came from.
@@ -79,7 +87,6 @@ impl VerifiedRecipe {
     }
 
     pub(super) fn detail(&self) -> String {
-        let signers: Vec<_> = self.signature.signers().iter().map(|signer| signer.subject()).collect();
-        format!("{} by {}", self.recipe.manifest().subject_name(), signers.join(" and "))
+        format!("{} by {}", self.recipe.manifest().subject_name(), self.signer.subject())
     }
 }

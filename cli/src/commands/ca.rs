@@ -6,9 +6,8 @@ use std::path::Path;
 
 use recipe_spec::Timestamp;
 use serde_json::json;
-use signer::ca::{self, Revoked, Subject};
+use signer::ca::{self, CrlReason, Revoked, Subject};
 use signer::{Certificate, CertificateCrl, PublicKey};
-use x509_cert::ext::pkix::CrlReason;
 
 use crate::arguments::{CaCommand, NewPassphrase, PassphraseSource};
 use crate::commands::key;
