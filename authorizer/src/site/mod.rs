@@ -57,10 +57,12 @@ impl Site {
             SiteConfig::parse(&text).map_err(|source| SiteError::Config { path: layout.config(), source })?;
         check_modes(&layout)?;
         let pins = load_pins(&layout, &config)?;
-        let trust = load_trust(&layout, &config)?
-            .without_site(&pins)
-            .map_err(|source| SiteError::Trust { path: layout.config(), source: Box::new(source) })?;
-        Ok(Self { layout, config, trust, pins })
+        let trust = trust_store(&layout, load_anchors(&layout, &config)?, &pins)?;
+        let site = Self { layout, config, trust, pins };
+        // Nobody signs the site's recipes and tests: whoever can write them is the site.
+        site.site_recipes().try_for_each(|folder| store::check_tree_unwritable(&folder))?;
+        store::check_unwritable(&site.suite())?;
+        Ok(site)
     }
 
     /// Where everything lies.
@@ -149,6 +151,7 @@ fn check_modes(layout: &Layout) -> Result<(), SiteError> {
         layout.site_recipes(),
         layout.suites(),
         layout.state(),
+        layout.crl_seen(),
         layout.authorizations(),
         layout.recipe_crl(),
         layout.bases(),
@@ -176,7 +179,7 @@ fn load_pins(layout: &Layout, config: &SiteConfig) -> Result<SitePins, SiteError
     Ok(pins)
 }
 
-fn load_trust(layout: &Layout, config: &SiteConfig) -> Result<TrustStore, SiteError> {
+fn load_anchors(layout: &Layout, config: &SiteConfig) -> Result<Vec<Anchor>, SiteError> {
     let mut anchors = Vec::with_capacity(config.anchors.len());
     for anchor in &config.anchors {
         let path = anchor.certificate.below(layout.root());
@@ -194,7 +197,13 @@ fn load_trust(layout: &Layout, config: &SiteConfig) -> Result<TrustStore, SiteEr
             (None, None) => loaded,
         });
     }
+    Ok(anchors)
+}
+
+/// The store of these anchors, from which the site's own keys are shut out.
+fn trust_store(layout: &Layout, anchors: Vec<Anchor>, pins: &SitePins) -> Result<TrustStore, SiteError> {
     TrustStore::new(anchors)
+        .and_then(|store| store.without_site(pins))
         .map_err(|source| SiteError::Trust { path: layout.config(), source: Box::new(source) })
 }
 
@@ -321,6 +330,14 @@ pub enum SiteError {
     NotEmpty {
         /// The folder.
         path: PathBuf,
+    },
+    /// The file of a new anchor is one that another anchor uses.
+    #[error("{}: the anchor {anchor} keeps its file there, choose another name", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        anchor: VoName,
     },
     /// An anchor that is not there.
     #[error("no anchor is named {name}")]

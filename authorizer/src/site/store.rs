@@ -112,6 +112,26 @@ pub(super) fn check_unwritable(path: &Path) -> Result<(), SiteError> {
     }
 }
 
+/// As [`check_unwritable`], for a folder and all that lies in it. Links are not followed: no recipe may hold one.
+pub(super) fn check_tree_unwritable(path: &Path) -> Result<(), SiteError> {
+    check_unwritable(path)?;
+    let io = |source| SiteError::io("read", path, source);
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_dir() {
+            check_tree_unwritable(&entry.path())?;
+        } else if !kind.is_symlink() {
+            check_unwritable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The permission bits of what `path` leads to.
 fn mode(path: &Path) -> Result<Option<u32>, SiteError> {
     match fs::metadata(path) {

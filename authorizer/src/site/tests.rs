@@ -206,8 +206,12 @@ fn site_recipes_are_copied_in_the_order_of_their_names() {
 fn a_folder_that_others_could_use_is_not_opened() {
     let place = Place::new();
     let recipes = recipes_folder();
+    fs::create_dir_all(recipes.path().join("baseline/files")).unwrap();
+    fs::write(recipes.path().join("baseline/recipe.toml"), "x").unwrap();
+    fs::write(recipes.path().join("baseline/files/x"), "x").unwrap();
     let site = Site::init(&place.site(), &options(Some(recipes.path().to_owned()))).unwrap();
     let layout = site.layout().clone();
+    let recipe = site.site_recipes().next().unwrap();
     for (path, bad, good) in [
         (layout.keys(), 0o750, 0o700),
         (layout.keys(), 0o701, 0o700),
@@ -218,6 +222,10 @@ fn a_folder_that_others_could_use_is_not_opened() {
         (layout.ca_certificate(), 0o646, 0o644),
         (layout.authorizations(), 0o775, 0o755),
         (layout.suites(), 0o775, 0o755),
+        (site.suite(), 0o664, 0o644),
+        (recipe.clone(), 0o775, 0o755),
+        (recipe.join("recipe.toml"), 0o646, 0o644),
+        (recipe.join("files"), 0o777, 0o755),
     ] {
         chmod(&path, bad);
         let refused = refusal(&place.site());
@@ -297,10 +305,31 @@ fn a_vo_that_cannot_be_trusted_changes_nothing() {
         assert_eq!(fs::read_to_string(site.layout().config()).unwrap(), before);
         Site::open(&place.site()).unwrap();
     }
+    assert_eq!(names(&site.layout().anchors()).len(), 2, "only the files of the first anchor");
     // The anchor whose name was tried again is still its own.
     let kept = fs::read_to_string(site.layout().anchors().join("atlas.pem")).unwrap();
     assert_eq!(kept, atlas.certificate_pem);
     add_vo(&lock, &vo("new"), &other.certificate_pem, &other.crl_pem, &new).unwrap();
+}
+
+#[test]
+fn a_new_vo_does_not_take_the_files_of_another_anchor() {
+    let place = Place::new();
+    let site = place.init();
+    let lock = lock(&site);
+    let (atlas, other) = (vo_ca("atlas"), vo_ca("other"));
+    add_vo(&lock, &vo("atlas"), &atlas.certificate_pem, &atlas.crl_pem, &[vo("atlas")]).unwrap();
+    // Whoever wrote this by hand keeps the anchor's files under a name that the next anchor would take.
+    let text = fs::read_to_string(site.layout().config()).unwrap();
+    fs::write(site.layout().config(), text.replace("anchors/atlas.", "anchors/other.")).unwrap();
+    for name in ["pem", "crl.pem"] {
+        let path = |anchor: &str| site.layout().anchors().join(format!("{anchor}.{name}"));
+        fs::rename(path("atlas"), path("other")).unwrap();
+    }
+    let refused = add_vo(&lock, &vo("other"), &other.certificate_pem, &other.crl_pem, &[vo("other")]);
+    assert!(refused.unwrap_err().to_string().contains("atlas"));
+    let kept = fs::read_to_string(site.layout().anchors().join("other.pem")).unwrap();
+    assert_eq!(kept, atlas.certificate_pem);
 }
 
 #[test]

@@ -2,20 +2,20 @@
 
 use recipe_spec::{Timestamp, VoName};
 use signer::ca::{self, Revoked};
-use signer::{Certificate, CertificateCrl, Passphrase};
+use signer::{Anchor, Certificate, CertificateCrl, Passphrase};
 
 use super::store::{self, Access};
 use super::{
     CERTIFICATE_PEM_BYTES, CONFIG_BYTES, CRL_PEM_BYTES, ConfigError, Layout, SiteConfig, SiteError, SiteLock,
-    ca_crl_next_update, load_pins, load_trust, pem_blocks, read_key, template,
+    ca_crl_next_update, load_anchors, load_pins, pem_blocks, read_key, template, trust_store,
 };
 
 /// Trusts a CA, named `name`, to vouch for signers of `vos`: keeps its certificate and CRL (both PEM) in the site's
 /// folder and appends an `[[anchor]]` to `site.toml`. Signers get their VO by their certificate's organisation.
 ///
 /// # Errors
-/// [`SiteError`] when the certificate is not that of a CA, the CRL is not by it, the name is taken, or the CA is the
-/// site's own; nothing is changed then.
+/// [`SiteError`] when the certificate is not that of a CA, the CRL is not by it, the name or the files that it would
+/// take are another anchor's, or the CA is the site's own; nothing is changed then.
 pub fn add_vo(
     lock: &SiteLock,
     name: &VoName,
@@ -28,20 +28,32 @@ pub fn add_vo(
     let crl_file = layout.anchors().join(format!("{name}.crl.pem"));
     let text = store::read_text(&layout.config(), CONFIG_BYTES)?;
     let in_config = |source| SiteError::Config { path: layout.config(), source };
-    if SiteConfig::parse(&text).map_err(in_config)?.anchors.iter().any(|anchor| anchor.name == *name) {
-        return Err(in_config(ConfigError::Twice { table: "anchor", name: name.to_string() }));
+    let before = SiteConfig::parse(&text).map_err(in_config)?;
+    for anchor in &before.anchors {
+        if anchor.name == *name {
+            return Err(in_config(ConfigError::Twice { table: "anchor", name: name.to_string() }));
+        }
+        for used in [&anchor.certificate, &anchor.crl].map(|path| path.below(layout.root())) {
+            if used == certificate_file || used == crl_file {
+                return Err(SiteError::Taken { path: used, anchor: anchor.name.clone() });
+            }
+        }
     }
     let certificate = parse_certificate(&certificate_file, certificate_pem)?;
     let _ = own_crl(&crl_file, crl_pem, &certificate)?;
+    let in_trust = |source| SiteError::Trust { path: certificate_file.clone(), source: Box::new(source) };
+    let new = Anchor::new(name.as_str(), certificate_pem, &pem_blocks(crl_pem), vos.iter().cloned())
+        .map_err(in_trust)?;
+    let mut anchors = load_anchors(layout, &before)?;
+    anchors.push(new);
+    let _ = trust_store(layout, anchors, &load_pins(layout, &before)?)?;
     let entry =
         template::anchor(name, &format!("anchors/{name}.pem"), &format!("anchors/{name}.crl.pem"), vos);
     let text = text + &entry;
-    let config = SiteConfig::parse(&text).map_err(in_config)?;
-    // The files count only once site.toml names them, so they come first; a failure leaves the site as it was.
+    let _ = SiteConfig::parse(&text).map_err(in_config)?;
+    // The files count only once site.toml names them, so they come first; a kill leaves the site as it was.
     store::replace(&certificate_file, certificate_pem.as_bytes(), Access::Public)?;
     store::replace(&crl_file, crl_pem.as_bytes(), Access::Public)?;
-    let in_trust = |source| SiteError::Trust { path: certificate_file.clone(), source: Box::new(source) };
-    load_trust(layout, &config)?.without_site(&load_pins(layout, &config)?).map_err(in_trust)?;
     store::replace(&layout.config(), text.as_bytes(), Access::Public)
 }
 
