@@ -120,7 +120,6 @@ impl Deployable {
     }
 
     /// The answer of the recipe CRL.
-    #[must_use]
     pub fn clear(&self) -> &Clear {
         &self.clear
     }

@@ -40,7 +40,7 @@ pub use error::HarnessError;
 pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Mode, StepOutcome};
 pub use guest::facts::Facts;
 pub use machine::{Machine, Sealed, SystemState};
-pub use origin::{Origin, Prefix, RelayPolicy};
+pub use origin::{Origin, Prefix, RelayPolicy, relay_url};
 pub use qemu::Qemu;
 pub use relay::{RelayEvent, RelayLimits};
 pub use spec::{

@@ -2,6 +2,9 @@
 //!
 //! A prefix is compared by its parts after the URL was normalised, and a URL that two programs could read in two
 //! ways (`..`, an encoded slash, a user name) is refused before anything is compared.
+//!
+//! A guest writes `http://` for every mirror, because the relay opens no tunnels; what it asks of a mirror that is
+//! `https://` is fetched over TLS (decision 0003).
 
 use recipe_spec::name::OriginName;
 use url::Url;
@@ -64,6 +67,27 @@ impl Prefix {
         // Both paths are normalised and free of dot segments, and the prefix ends with a slash.
         self.0.origin() == url.origin() && url.path().starts_with(self.0.path())
     }
+
+    /// The URL below this prefix that a guest means by `asked`, if it means one.
+    fn meant(&self, asked: &Url) -> Option<Url> {
+        let mut url = asked.clone();
+        url.set_scheme(self.0.scheme()).ok()?;
+        (relay_url(&url).as_ref() == Some(asked) && self.covers(&url)).then_some(url)
+    }
+}
+
+/// How a program in a guest writes a URL of a mirror: with `http://`, and with the same port unless it is the
+/// default. `None` for what no guest can reach: a scheme other than `http` and `https`, and `https` on port 80,
+/// which would be written as the mirror's default port.
+#[must_use]
+pub fn relay_url(mirror: &Url) -> Option<Url> {
+    let mut url = mirror.clone();
+    match (url.scheme(), url.port()) {
+        ("http", _) => {}
+        ("https", port) if port != Some(80) => url.set_scheme("http").ok()?,
+        _ => return None,
+    }
+    Some(url)
 }
 
 impl Origin {
@@ -72,19 +96,28 @@ impl Origin {
     pub fn covers(&self, url: &Url) -> bool {
         self.prefixes.iter().any(|prefix| prefix.covers(url))
     }
+
+    /// The URL below one of its prefixes that a guest means; over TLS if any of them allows it.
+    fn meant(&self, asked: &Url) -> Option<Url> {
+        self.prefixes
+            .iter()
+            .filter_map(|prefix| prefix.meant(asked))
+            .max_by_key(|url| url.scheme() == "https")
+    }
 }
 
 impl RelayPolicy {
-    /// Reads a URL and finds the origin it belongs to.
+    /// Reads the `http://` URL that a guest asks for, and finds the origin it belongs to and the URL to fetch: the
+    /// same, with `https://` if the mirror has it (see [`relay_url`]).
     ///
     /// # Errors
     /// [`UrlRefused`]
     pub fn admit(&self, text: &str) -> Result<(&Origin, Url), UrlRefused> {
-        let url = plain_url(text)?;
-        match self.origins.iter().find(|origin| origin.covers(&url)) {
-            Some(origin) => Ok((origin, url)),
-            None => Err(UrlRefused::Undeclared(url.to_string())),
-        }
+        let asked = plain_url(text)?;
+        self.origins
+            .iter()
+            .find_map(|origin| Some((origin, origin.meant(&asked)?)))
+            .ok_or_else(|| UrlRefused::Undeclared(asked.to_string()))
     }
 }
 
@@ -177,8 +210,15 @@ mod tests {
             origins: vec![
                 origin("debian", &["http://mirror.example/debian/", "http://mirror.example/debian-security"]),
                 origin("tools", &["https://tools.example:8443/pub/"]),
+                origin("safe", &["https://safe.example:443/debian"]),
+                origin("both", &["http://both.example/", "https://both.example/tls/"]),
+                origin("odd", &["https://odd.example:80/", "http://odd.example:443/"]),
             ],
         }
+    }
+
+    fn fetched(url: &str) -> Option<String> {
+        policy().admit(url).ok().map(|(_, url)| url.to_string())
     }
 
     #[test]
@@ -187,9 +227,51 @@ mod tests {
             ("http://mirror.example/debian/dists/bookworm/InRelease", "debian"),
             ("http://MIRROR.example:80/debian/pool/main/g/g++-12/a%2bb_1%3a2.0~rc1.deb", "debian"),
             ("http://mirror.example/debian-security/x?arch=amd64", "debian"),
-            ("https://tools.example:8443/pub/", "tools"),
+            ("http://tools.example:8443/pub/", "tools"),
+            ("http://safe.example/debian/x", "safe"),
         ] {
             assert_eq!(policy().admit(url).unwrap().0.name.to_string(), origin, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_with_tls_is_fetched_with_tls_from_its_own_port() {
+        for (asked, fetched_from) in [
+            ("http://safe.example/debian/x?y", Some("https://safe.example/debian/x?y")),
+            ("http://safe.example:80/debian/x", Some("https://safe.example/debian/x")),
+            ("http://SAFE.example/debian/%7Ex", Some("https://safe.example/debian/%7Ex")),
+            ("http://tools.example:8443/pub/x", Some("https://tools.example:8443/pub/x")),
+            ("http://mirror.example/debian/x", Some("http://mirror.example/debian/x")),
+            ("http://both.example/x", Some("http://both.example/x")),
+            ("http://both.example/tls/x", Some("https://both.example/tls/x")),
+            ("http://odd.example:443/x", Some("http://odd.example:443/x")),
+            ("http://odd.example/x", None),
+            ("http://odd.example:80/x", None),
+            ("http://safe.example:443/debian/x", None),
+            ("http://safe.example:8443/debian/x", None),
+            ("http://safe.example/other", None),
+            ("http://tools.example/pub/x", None),
+            ("http://tools.example:443/pub/x", None),
+            ("https://safe.example/debian/x", None),
+            ("https://mirror.example:80/debian/x", None),
+        ] {
+            assert_eq!(fetched(asked).as_deref(), fetched_from, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_guest_writes_every_mirror_with_http() {
+        for (mirror, written) in [
+            ("http://m.example/debian", Some("http://m.example/debian")),
+            ("http://m.example:8080/", Some("http://m.example:8080/")),
+            ("https://m.example/debian", Some("http://m.example/debian")),
+            ("https://m.example:443/", Some("http://m.example/")),
+            ("https://m.example:8443/", Some("http://m.example:8443/")),
+            ("https://m.example:80/", None),
+            ("ftp://m.example/", None),
+        ] {
+            let url = relay_url(&Url::parse(mirror).unwrap());
+            assert_eq!(url.as_ref().map(Url::as_str), written, "{mirror}");
         }
     }
 
@@ -207,7 +289,7 @@ mod tests {
             "http://evil.example/http://mirror.example/debian/x",
             "http://127.0.0.1/debian/x",
             "http://[::1]/debian/x",
-            "https://tools.example/pub/x",
+            "https://tools.example:8443/pub/x",
             "ftp://mirror.example/debian/x",
             "file:///debian/x",
             "",
@@ -258,7 +340,50 @@ mod tests {
         }
     }
 
+    fn origin_of(tls: bool, port: Option<u16>) -> (Origin, String) {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let mirror = format!("{}://m.example{port}/debian/", if tls { "https" } else { "http" });
+        let prefixes = vec![Prefix::parse(&mirror).unwrap()];
+        (Origin { name: "debian".parse().unwrap(), prefixes }, mirror)
+    }
+
+    fn port() -> impl Strategy<Value = Option<u16>> {
+        proptest::option::of(prop_oneof![Just(80), Just(443), Just(8443), 1_u16..])
+    }
+
     proptest! {
+        /// Scheme and port are the mirror's own, whatever the guest writes, and only one URL means each.
+        #[test]
+        fn what_is_fetched_has_the_mirrors_scheme_and_port(tls: bool, own in port(), asked in port()) {
+            let (origin, mirror) = origin_of(tls, own);
+            let mirror = Url::parse(&mirror).unwrap();
+            let asked_port = asked.map(|port| format!(":{port}")).unwrap_or_default();
+            let asked_url = Url::parse(&format!("http://m.example{asked_port}/debian/x")).unwrap();
+            let fetched = origin.meant(&asked_url);
+            if let Some(url) = &fetched {
+                prop_assert_eq!(url.origin(), mirror.origin());
+                prop_assert_eq!(url.path(), "/debian/x");
+            }
+            let (own, asked) = (mirror.port_or_known_default().unwrap(), asked.unwrap_or(80));
+            let same = match (tls, own) {
+                (true, 443) => asked == 80,
+                (true, 80) => false,
+                _ => asked == own,
+            };
+            prop_assert_eq!(fetched.is_some(), same);
+        }
+
+        /// What the base's sources say is what the relay admits.
+        #[test]
+        fn what_a_guest_writes_means_the_mirror(tls: bool, own in port()) {
+            let (origin, mirror) = origin_of(tls, own);
+            let mirror = Url::parse(&mirror).unwrap();
+            if let Some(written) = relay_url(&mirror) {
+                prop_assert_eq!(written.scheme(), "http");
+                prop_assert_eq!(origin.meant(&written), Some(mirror));
+            }
+        }
+
         /// Whatever is admitted goes to the declared host and below the declared path, as `url` reads it again.
         #[test]
         fn what_is_admitted_stays_inside(tail in "[ -~]{0,40}", host in "(mirror\\.example|[a-z@:.%\\[\\]0-9]{1,20})") {

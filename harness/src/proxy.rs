@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Response, StatusCode};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 use url::Url;
 
@@ -59,7 +60,11 @@ struct Fetched<'a> {
 
 impl Proxy {
     pub(crate) fn new(spec: RelaySpec) -> Self {
-        let agent = agent(spec.limits.origin_silent);
+        let agent = agent(spec.limits.origin_silent, TlsConfig::default());
+        Self::with_agent(spec, agent)
+    }
+
+    fn with_agent(spec: RelaySpec, agent: Agent) -> Self {
         Self { spec, agent, requests: AtomicU32::new(0), bytes: AtomicU64::new(0) }
     }
 
@@ -143,7 +148,8 @@ impl Proxy {
         written
     }
 
-    /// Fetches from the origin, following redirects that stay below its prefixes.
+    /// Fetches from the origin, over TLS where its mirror has it, following redirects that stay below its prefixes
+    /// and do not leave TLS.
     fn fetch(&self, request: &Request) -> Result<Fetched<'_>, Refusal> {
         let (origin, mut url) = self.spec.policy.admit(&request.target).map_err(|error| match error {
             UrlRefused::NotPlain(_) => Refusal::new(400, error.to_string()),
@@ -259,8 +265,9 @@ fn framing(request: &Request, status: u16, length: Option<u64>) -> Framing {
 }
 
 /// The agent for declared origins. Redirects are ours to judge, and every status is an answer.
-fn agent(origin_silent: Duration) -> Agent {
+fn agent(origin_silent: Duration, tls: TlsConfig) -> Agent {
     Agent::config_builder()
+        .tls_config(tls)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
@@ -288,11 +295,15 @@ pub(crate) fn redirect<T>(response: &Response<T>) -> Option<String> {
 
 fn follow(origin: &Origin, from: &Url, location: &str) -> Result<Url, Refusal> {
     let target = from.join(location).map_err(|_| Refusal::new(502, "the origin redirects to no URL"))?;
+    let refuse = |problem: &str| {
+        Refusal::new(403, escape(&format!("origin {} redirects to {target}, {problem}", origin.name)))
+    };
     let plain = crate::origin::plain_url(target.as_str()).ok().filter(|url| origin.covers(url));
-    plain.ok_or_else(|| {
-        let reason = format!("origin {} redirects to {target}, which is not below its prefixes", origin.name);
-        Refusal::new(403, escape(&reason))
-    })
+    let plain = plain.ok_or_else(|| refuse("which is not below its prefixes"))?;
+    if from.scheme() == "https" && plain.scheme() != "https" {
+        return Err(refuse("which is not over TLS any more"));
+    }
+    Ok(plain)
 }
 
 fn status_line(status: u16) -> String {
@@ -348,3 +359,6 @@ fn read_head(
 #[cfg(test)]
 #[path = "proxy_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "proxy_tls_tests.rs"]
+mod tls_tests;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harness::relay_url;
 use url::Url;
 
 use super::error::BaseError;
@@ -13,6 +14,9 @@ const APT: &str = "/etc/apt";
 const COMPONENT: &str = "main";
 /// The keyring in the built tree.
 const GUEST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Says in the built tree why its mirrors are not written as the host writes them.
+const GUEST_COMMENT: &str = "# The site's mirrors. All are written with http:// because a building machine reaches them only through the\n\
+     # relay, which fetches over TLS where the mirror is https://. apt checks the archive's signature in any case.\n";
 
 /// The suites of one release, each at a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +24,10 @@ pub(super) struct Sources(Vec<Suite>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Suite {
+    /// As the host reaches it.
     mirror: Url,
+    /// As a guest writes it.
+    in_guest: Url,
     name: String,
     /// Keyring on the host; apt's trusted keys if absent.
     signed_by: Option<String>,
@@ -35,12 +42,14 @@ impl Sources {
     /// Lines for the build: the keyrings are the host's. Whatever options the host's own entries have, these lines
     /// have none that would let an unsigned archive pass.
     pub(super) fn build_lines(&self) -> Vec<String> {
-        self.0.iter().map(|suite| suite.line(suite.signed_by.as_deref())).collect()
+        self.0.iter().map(|suite| suite.line(&suite.mirror, suite.signed_by.as_deref())).collect()
     }
 
-    /// `/etc/apt/sources.list` of the built tree: the keyring is the distribution's own package's.
+    /// `/etc/apt/sources.list` of the built tree: the mirrors are written as the relay knows them, and the keyring is
+    /// the distribution's own package's. apt names its lists by host and path, so those of the build stay valid.
     pub(super) fn guest_list(&self) -> String {
-        self.0.iter().map(|suite| suite.line(Some(GUEST_KEYRING)) + "\n").collect()
+        let lines = self.0.iter().map(|suite| suite.line(&suite.in_guest, Some(GUEST_KEYRING)) + "\n");
+        std::iter::once(GUEST_COMMENT.to_owned()).chain(lines).collect()
     }
 
     fn pick(sources: &[AptSource], codename: &str) -> Result<Self, BaseError> {
@@ -53,13 +62,11 @@ impl Sources {
                 .filter(|source| source.signed_by.as_deref().is_none_or(is_one_file))
                 .filter(|source| source.suites.contains(&name))
                 .flat_map(|source| source.uris.iter().map(move |uri| (uri, source)))
-                .filter_map(|(uri, source)| Some((Url::parse(uri).ok()?, source)))
-                // Guests reach the same mirror through the relay, which speaks HTTP.
-                .find(|(mirror, _)| matches!(mirror.scheme(), "http" | "https"))
-                .map(|(mirror, source)| Suite {
-                    mirror,
-                    name: name.clone(),
-                    signed_by: source.signed_by.clone(),
+                .find_map(|(uri, source)| {
+                    let mirror = Url::parse(uri).ok()?;
+                    // Guests reach the same mirror through the relay.
+                    let in_guest = relay_url(&mirror)?;
+                    Some(Suite { mirror, in_guest, name: name.clone(), signed_by: source.signed_by.clone() })
                 })
         };
         let missing = |suffix: &str| BaseError::NoSource { suite: format!("{codename}{suffix}") };
@@ -76,9 +83,9 @@ fn is_one_file(keyring: &str) -> bool {
 }
 
 impl Suite {
-    fn line(&self, signed_by: Option<&str>) -> String {
+    fn line(&self, mirror: &Url, signed_by: Option<&str>) -> String {
         let options = signed_by.map(|keyring| format!("[signed-by={keyring}] ")).unwrap_or_default();
-        format!("deb {options}{} {} {COMPONENT}", self.mirror, self.name)
+        format!("deb {options}{mirror} {} {COMPONENT}", self.name)
     }
 }
 
@@ -105,7 +112,22 @@ mod tests {
                 "deb [signed-by=/k.gpg] https://mirror.example/security bookworm-security main",
             ]
         );
-        assert!(sources.guest_list().lines().all(|line| line.contains(GUEST_KEYRING)));
+    }
+
+    #[test]
+    fn a_guest_is_given_every_mirror_with_http_and_the_reason() {
+        let list = pick(&SOURCES.replace("https://mirror.example", "https://mirror.example:8443")).unwrap().guest_list();
+        let (comment, lines): (Vec<_>, Vec<_>) = list.lines().partition(|line| line.starts_with('#'));
+        assert!(comment.join(" ").contains("through the"), "{list}");
+        let line = |mirror: &str, suite: &str| format!("deb [signed-by={GUEST_KEYRING}] {mirror} {suite} main");
+        assert_eq!(
+            lines,
+            [
+                line("http://mirror.example/debian", "bookworm"),
+                line("http://mirror.example/debian", "bookworm-updates"),
+                line("http://mirror.example:8443/security", "bookworm-security"),
+            ]
+        );
     }
 
     #[test]
