@@ -90,7 +90,7 @@ impl Deployable {
         let signature = signature(&published, &recipe, &authorization, site, now)?;
         let base = base_image(&authorization, site, now)?;
         let number = authorization.predicate().crls.iter().map(|crl| crl.number).max().unwrap_or(u64::MAX);
-        let clear = ask_at_least(site, &selectors(&authorization, &recipe, &signature), number, now)?;
+        let clear = ask_at_least(site, &selectors(&authorization, &recipe, &signature, &base), number, now)?;
         supported(recipe.manifest())?;
         declared(&order.forwards, recipe.manifest())?;
         let layers = layers(&authorization, site)?;
@@ -197,6 +197,7 @@ fn selectors(
     authorization: &VerifiedAuthorization,
     recipe: &Recipe,
     signature: &VerifiedRecipeSignature,
+    base: &VerifiedBase,
 ) -> Vec<Selector> {
     let predicate = authorization.predicate();
     let mut selectors = vec![
@@ -210,7 +211,7 @@ fn selectors(
     ];
     selectors
         .extend(predicate.site_recipes.iter().map(|site_recipe| Selector::SiteRecipe(site_recipe.sha256)));
-    for signer in signature.signers().iter().chain([authorization.signer()]) {
+    for signer in signature.signers().iter().chain([authorization.signer()]).chain(base.signers()) {
         selectors.extend(Selector::of_signer(signer));
     }
     selectors

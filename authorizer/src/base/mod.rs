@@ -32,7 +32,7 @@ use harness::Pinned;
 use recipe_spec::{Sha256Digest, Timestamp};
 use serde::Serialize;
 use signer::trust::SitePins;
-use signer::{Role, Signer};
+use signer::{Role, Signer, VerifiedSigner};
 
 pub use cache::BaseCache;
 pub use error::BaseError;
@@ -281,6 +281,7 @@ pub struct VerifiedBase {
     digests: [Sha256Digest; FILES.len()],
     predicate: BasePredicate,
     facts: Facts,
+    signers: Vec<VerifiedSigner>,
 }
 
 impl VerifiedBase {
@@ -317,6 +318,11 @@ impl VerifiedBase {
     #[must_use]
     pub fn predicate(&self) -> &BasePredicate {
         &self.predicate
+    }
+
+    /// Who signed the statement.
+    pub fn signers(&self) -> &[VerifiedSigner] {
+        &self.signers
     }
 
     /// The pristine base as the agent sees it.
@@ -368,6 +374,7 @@ pub fn verify(folder: &Path, pins: &SitePins, now: Timestamp) -> Result<Verified
         digests: opened.digests,
         predicate: opened.predicate,
         facts,
+        signers: verified.signers().to_vec(),
     })
 }
 

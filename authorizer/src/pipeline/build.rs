@@ -81,8 +81,7 @@ pub(super) fn build(
     journal: &mut Journal<'_>,
 ) -> Result<Sealed, Stopped> {
     let site_recipes = site_recipes::load(site)?;
-    let _clear =
-        ask(site, &selectors_of_site(base.sha256(), site_recipes.iter().map(Recipe::digest)), clock())?;
+    let _clear = ask(site, &selectors_of_site(&base, &site_recipes), clock())?;
     let recipe = scanned.clear().verified().recipe();
     let keys = layer_keys(&base, recipe, &site_recipes, machines);
     let limit = Duration::from_secs(site.config().executor.authorize_seconds.get().into());

@@ -1,9 +1,10 @@
 //! The recipe CRL: asked before anything is built, and again before the site signs.
 
 use crl::{Clear, Seen, Selector};
-use recipe_spec::{Code, Sha256Digest, Timestamp};
+use recipe_spec::{Code, Recipe, Timestamp};
 
 use super::verify::VerifiedRecipe;
+use crate::base::VerifiedBase;
 use crate::site::Site;
 use crate::stopped::Stopped;
 
@@ -49,12 +50,12 @@ pub(super) fn selectors_of(verified: &VerifiedRecipe) -> Vec<Selector> {
     selectors
 }
 
-/// What the site adds: the base image and its own recipes.
-pub(super) fn selectors_of_site(
-    base: Sha256Digest,
-    site_recipes: impl Iterator<Item = Sha256Digest>,
-) -> Vec<Selector> {
-    std::iter::once(Selector::BaseImage(base)).chain(site_recipes.map(Selector::SiteRecipe)).collect()
+/// What the site adds: the base image, who signed it, and the site's own recipes.
+pub(super) fn selectors_of_site(base: &VerifiedBase, site_recipes: &[Recipe]) -> Vec<Selector> {
+    let mut selectors = vec![Selector::BaseImage(base.sha256())];
+    selectors.extend(base.signers().iter().flat_map(Selector::of_signer));
+    selectors.extend(site_recipes.iter().map(|recipe| Selector::SiteRecipe(recipe.digest())));
+    selectors
 }
 
 /// Asks the site's current list, which must be authentic, fresh and not older than one seen before.

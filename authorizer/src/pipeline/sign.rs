@@ -165,6 +165,8 @@ impl Signed {
     /// Moves the layers into the site's store, commits everything to the site's repository, and notes the version as
     /// authorized. The commit is the moment from which the authorization exists.
     pub(super) fn publish(self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<Authorized, Stopped> {
+        // What no deployment would accept (an expired countersigner, say) is not published.
+        let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
         let verified = self.tested.sealed.scanned.clear().verified();
         let recipe = verified.recipe();
         let info = &recipe.manifest().recipe;
@@ -183,7 +185,6 @@ impl Signed {
         ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
         let commit =
             publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?;
-        let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
         Ok(Authorized {
             name: info.name.clone(),
             version: info.version.clone(),

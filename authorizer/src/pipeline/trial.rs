@@ -32,8 +32,7 @@ impl Tested {
     pub(super) fn check_revocation(&self, site: &Site, now: Timestamp) -> Result<Clear, Stopped> {
         let clear = self.sealed.scanned.clear();
         let mut selectors = selectors_of(clear.verified());
-        let site_recipes = self.sealed.site_recipes.iter().map(|recipe| recipe.digest());
-        selectors.extend(selectors_of_site(self.sealed.base.sha256(), site_recipes));
+        selectors.extend(selectors_of_site(&self.sealed.base, &self.sealed.site_recipes));
         ask_at_least(site, &selectors, clear.number(), now)
     }
 }
