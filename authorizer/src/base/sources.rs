@@ -116,10 +116,13 @@ mod tests {
 
     #[test]
     fn a_guest_is_given_every_mirror_with_http_and_the_reason() {
-        let list = pick(&SOURCES.replace("https://mirror.example", "https://mirror.example:8443")).unwrap().guest_list();
+        let list = pick(&SOURCES.replace("https://mirror.example", "https://mirror.example:8443"))
+            .unwrap()
+            .guest_list();
         let (comment, lines): (Vec<_>, Vec<_>) = list.lines().partition(|line| line.starts_with('#'));
         assert!(comment.join(" ").contains("through the"), "{list}");
-        let line = |mirror: &str, suite: &str| format!("deb [signed-by={GUEST_KEYRING}] {mirror} {suite} main");
+        let line =
+            |mirror: &str, suite: &str| format!("deb [signed-by={GUEST_KEYRING}] {mirror} {suite} main");
         assert_eq!(
             lines,
             [
