@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::events::{Event, Stage};
 use crate::stopped::Stopped;
+use crate::suite::TestResult;
 
 /// Most bytes of one log; what a guest prints beyond it is not kept.
 const MAX_LOG: u64 = 64 << 20;
@@ -85,6 +86,19 @@ impl<'a> Journal<'a> {
             }
         }
         (self.watcher)(&event);
+    }
+
+    /// Tells of tests that ended.
+    pub fn tell_tests(&mut self, results: &[TestResult]) {
+        for result in results {
+            self.tell(Event::TestFinished {
+                suite: result.suite.clone(),
+                name: result.name.clone(),
+                passed: result.passed(),
+                seconds: result.seconds,
+                detail: result.detail.clone(),
+            });
+        }
     }
 
     /// Runs one stage; `detail` says its result in a few words.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use authorizer::events::{Event, Stage};
+use authorizer::events::Stage;
 use authorizer::journal::Journal;
 use authorizer::machines::{Machines, await_running, run_function_tests};
 use authorizer::site::Site;
@@ -35,20 +35,11 @@ pub struct Launched {
     pub crl_number: u64,
 }
 
-impl From<InstanceError> for Launching {
+impl From<InstanceError> for Stopped {
     fn from(error: InstanceError) -> Self {
-        Self(Stopped::internal(error))
+        Self::internal(error)
     }
 }
-
-impl From<Stopped> for Launching {
-    fn from(stopped: Stopped) -> Self {
-        Self(stopped)
-    }
-}
-
-/// Lets `?` turn both errors of this module into a [`Stopped`].
-struct Launching(Stopped);
 
 /// Holds one instance from its check to its end. `ready` hears of it when its function tests have passed; `stop` asks for the
 /// end from within the process.
@@ -63,17 +54,6 @@ pub fn supervise(
     journal: &mut Journal<'_>,
     ready: &mut dyn FnMut(&Launched, &Journal<'_>),
 ) -> Result<(), Stopped> {
-    hold(order, site, clock, stop, journal, ready).map_err(|Launching(stopped)| stopped)
-}
-
-fn hold(
-    order: &Order,
-    site: &Site,
-    clock: &dyn Fn() -> Timestamp,
-    stop: &AtomicBool,
-    journal: &mut Journal<'_>,
-    ready: &mut dyn FnMut(&Launched, &Journal<'_>),
-) -> Result<(), Launching> {
     let deployable = journal
         .stage(Stage::VerifyAuthorization, verified_detail, |_| Deployable::check(order, site, clock()))?;
     ports_are_free(order)?;
@@ -111,8 +91,7 @@ fn hold(
     while !held.asked_to_stop(Duration::from_secs(1)) && !stop.load(Ordering::Relaxed) {
         if machine.wait_exit(Duration::ZERO) {
             return Err(Stopped::new(Code::MachineFailed, "the machine ended by itself")
-                .details(machine.console_tail())
-                .into());
+                .details(machine.console_tail()));
         }
     }
     // What an instance wrote is not kept, so it does not matter whether it shut down in time or was killed.
@@ -160,15 +139,7 @@ fn until_tests_pass(
         let done = results.iter().all(authorizer::suite::TestResult::passed);
         let last = start.elapsed() > PATIENCE;
         if done || last {
-            for result in &results {
-                journal.tell(Event::TestFinished {
-                    suite: result.suite.clone(),
-                    name: result.name.clone(),
-                    passed: result.passed(),
-                    seconds: result.seconds,
-                    detail: result.detail.clone(),
-                });
-            }
+            journal.tell_tests(&results);
         }
         if done {
             return Ok(results.len());

@@ -12,7 +12,7 @@ use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
 use super::site_recipes;
 
 use crate::base::DISK_FILE;
-use crate::events::{Event, Stage};
+use crate::events::Stage;
 use crate::journal::Journal;
 use crate::machines::{Machines, await_running, run_function_tests};
 use crate::site::Site;
@@ -68,7 +68,7 @@ pub(super) fn run(
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
             let results =
                 suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &site_recipes::suite(site)?);
-            tell(&results, journal);
+            journal.tell_tests(&results);
             all_passed(&results)?;
             Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
         },
@@ -78,7 +78,7 @@ pub(super) fn run(
         |results: &Vec<_>| passed(results),
         |journal| {
             let results = run_function_tests(&mut machine, recipe.manifest(), journal)?;
-            tell(&results, journal);
+            journal.tell_tests(&results);
             all_passed(&results)?;
             Ok(results)
         },
@@ -90,18 +90,6 @@ pub(super) fn run(
 
 fn passed(results: &[TestResult]) -> String {
     format!("{} passed", results.len())
-}
-
-fn tell(results: &[TestResult], journal: &mut Journal<'_>) {
-    for result in results {
-        journal.tell(Event::TestFinished {
-            suite: result.suite.clone(),
-            name: result.name.clone(),
-            passed: result.passed(),
-            seconds: result.seconds,
-            detail: result.detail.clone(),
-        });
-    }
 }
 
 fn all_passed(results: &[TestResult]) -> Result<(), Stopped> {
