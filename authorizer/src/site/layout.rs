@@ -120,6 +120,11 @@ impl Layout {
         self.state().join("site.lock")
     }
 
+    /// The file that a [`super::TrustLock`] locks.
+    pub fn trust_lock(&self) -> PathBuf {
+        self.state().join("trust.lock")
+    }
+
     /// The result of the accelerator probe.
     pub fn accelerator(&self) -> PathBuf {
         self.state().join("accelerator.json")

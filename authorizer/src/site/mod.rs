@@ -23,7 +23,7 @@ use signer::{
 pub use config::{ConfigError, SiteConfig, SiteId};
 pub use init::{InitOptions, KeyProtection};
 pub use layout::Layout;
-pub use lock::SiteLock;
+pub use lock::{SiteLock, TrustLock};
 pub use trusting::{add_vo, renew_anchor_crl, renew_ca_crl};
 
 /// The most bytes of `site.toml`.

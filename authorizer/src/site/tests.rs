@@ -60,8 +60,8 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn lock(site: &Site) -> SiteLock {
-    SiteLock::acquire(site.layout(), Duration::ZERO).unwrap()
+fn lock(site: &Site) -> TrustLock {
+    TrustLock::acquire(site.layout(), Duration::ZERO).unwrap()
 }
 
 /// The text of a refusal to open.

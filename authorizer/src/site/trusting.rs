@@ -6,8 +6,8 @@ use signer::{Anchor, Certificate, CertificateCrl, Passphrase};
 
 use super::store::{self, Access};
 use super::{
-    CERTIFICATE_PEM_BYTES, CONFIG_BYTES, CRL_PEM_BYTES, ConfigError, Layout, SiteConfig, SiteError, SiteLock,
-    ca_crl_next_update, load_anchors, load_pins, pem_blocks, read_key, template, trust_store,
+    CERTIFICATE_PEM_BYTES, CONFIG_BYTES, CRL_PEM_BYTES, ConfigError, Layout, SiteConfig, SiteError,
+    TrustLock, ca_crl_next_update, load_anchors, load_pins, pem_blocks, read_key, template, trust_store,
 };
 
 /// Trusts a CA, named `name`, to vouch for signers of `vos`: keeps its certificate and CRL (both PEM) in the site's
@@ -17,7 +17,7 @@ use super::{
 /// [`SiteError`] when the certificate is not that of a CA, the CRL is not by it, the name or the files that it would
 /// take are another anchor's, or the CA is the site's own; nothing is changed then.
 pub fn add_vo(
-    lock: &SiteLock,
+    lock: &TrustLock,
     name: &VoName,
     certificate_pem: &str,
     crl_pem: &str,
@@ -61,7 +61,7 @@ pub fn add_vo(
 ///
 /// # Errors
 /// [`SiteError`] when there is no such anchor, the CRL is not by its CA, or it has a lower number than the old one.
-pub fn renew_anchor_crl(lock: &SiteLock, name: &VoName, crl_pem: &str) -> Result<(), SiteError> {
+pub fn renew_anchor_crl(lock: &TrustLock, name: &VoName, crl_pem: &str) -> Result<(), SiteError> {
     let layout = lock.layout();
     let text = store::read_text(&layout.config(), CONFIG_BYTES)?;
     let config =
@@ -90,7 +90,7 @@ pub fn renew_anchor_crl(lock: &SiteLock, name: &VoName, crl_pem: &str) -> Result
 /// # Errors
 /// [`SiteError`] when the CA's key or the old CRL cannot be read, or the new one not be written.
 pub fn renew_ca_crl(
-    lock: &SiteLock,
+    lock: &TrustLock,
     passphrase: Option<&Passphrase>,
     now: Timestamp,
 ) -> Result<(), SiteError> {

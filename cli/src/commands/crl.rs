@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ::crl::{AuthenticCrl, CrlError, Mark, Reason, RecipeCrl, Scope, Seen, Selector, Shown, Status};
-use authorizer::site::{Site, SiteLock, renew_ca_crl};
+use authorizer::site::{Site, TrustLock, renew_ca_crl};
 use recipe_spec::{Code, Timestamp};
 use serde_json::{Value, json};
 use signer::{Role, Signer};
@@ -39,7 +39,7 @@ pub(crate) fn revoke(
     let selector = selector_of(selector)?;
     let reason: Reason = reason.parse().map_err(Problem::usage)?;
     let site = site::open(folder)?;
-    let lock = site::lock(&site)?;
+    let lock = site::trust_lock(&site)?;
     let issuer = site::signer(&site, Role::CrlIssuer, passphrase)?;
     let list = extend(&site, &lock, &[(selector.clone(), reason, now)], &issuer, now)?;
     // An earlier revocation keeps its reason and date: say what the list says.
@@ -62,7 +62,7 @@ fn publish(
     passphrase: &PassphraseSource,
     now: Timestamp,
 ) -> Result<Answer, Problem> {
-    let lock = site::lock(&site)?;
+    let lock = site::trust_lock(&site)?;
     let unlocked = site::unlock(&site, Role::CrlIssuer, passphrase)?;
     // The list counts only while the CA's own CRL is in force, so that one is renewed first. A CA whose key lies elsewhere,
     // or has another passphrase, is renewed elsewhere.
@@ -86,7 +86,7 @@ fn publish(
 /// Issues the list after the one that is published, which may have expired, publishes it and remembers it.
 fn extend(
     site: &Site,
-    _lock: &SiteLock,
+    _lock: &TrustLock,
     add: &[(Selector, Reason, Timestamp)],
     issuer: &Signer,
     now: Timestamp,

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use authorizer::site::apt::{debian_mirrors, host_sources};
-use authorizer::site::{InitOptions, KeyProtection, Layout, Site, SiteLock, add_vo, renew_anchor_crl};
+use authorizer::site::{
+    InitOptions, KeyProtection, Layout, Site, SiteLock, TrustLock, add_vo, renew_anchor_crl,
+};
 use recipe_spec::{Timestamp, VoName};
 use serde_json::json;
 use signer::{Anchor, Passphrase, Role, Signer};
@@ -92,7 +94,7 @@ pub(crate) fn anchor(
     now: Timestamp,
 ) -> Result<Answer, Problem> {
     let site = open(folder)?;
-    let lock = lock(&site)?;
+    let lock = trust_lock(&site)?;
     match command {
         AnchorCommand::Add { name, ca, crl, vos } => {
             let anchor = trust_anchor(name, ca, crl, vos)?;
@@ -164,7 +166,12 @@ pub(crate) fn open(folder: Option<&Path>) -> Result<Site, Problem> {
     Ok(Site::open(folder)?)
 }
 
-/// Takes the site's lock: one process at a time changes what a site publishes.
+/// Takes the lock of what the site trusts, which no authorization holds.
+pub(crate) fn trust_lock(site: &Site) -> Result<TrustLock, Problem> {
+    Ok(TrustLock::acquire(site.layout(), PATIENCE)?)
+}
+
+/// Takes the site's lock: one process at a time changes what a site authorizes.
 pub(crate) fn lock(site: &Site) -> Result<SiteLock, Problem> {
     Ok(SiteLock::acquire(site.layout(), PATIENCE)?)
 }
