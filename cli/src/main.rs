@@ -11,7 +11,7 @@ mod passphrase;
 mod problem;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -61,7 +61,9 @@ fn not_understood(error: &clap::Error, words: &[OsString], start: Instant) -> Ex
     if json {
         let message = error.to_string();
         let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        println!("{}", Problem::usage(message).into_object("countersign", start.elapsed()));
+        let object = Problem::usage(message).into_object("countersign", start.elapsed());
+        // A reader that is not there cannot be told, and the status says it too.
+        let _ = writeln!(std::io::stdout().lock(), "{object}");
     }
     ExitCode::from(2)
 }

@@ -3,7 +3,7 @@
 //! Standard output carries answers and progress; standard error carries problems only, so that its first
 //! line can start with the code.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -153,17 +153,19 @@ pub(crate) fn say(
     if SAID.swap(true, Ordering::SeqCst) {
         return None;
     }
-    // A reader that went away (`countersign … | head`) is no reason to fail.
     Some(match ended {
         Ok(answer) => {
             let text = match format {
                 Format::Human => answer.human,
                 Format::Json => object(command, "done", seconds, answer.data),
             };
-            if !text.is_empty() {
-                let _ = writeln!(std::io::stdout().lock(), "{text}");
+            match written(&text) {
+                Ok(()) => 0,
+                Err(problem) => {
+                    let _ = writeln!(std::io::stderr().lock(), "{}", problem.lines(format));
+                    problem.exit_status()
+                }
             }
-            0
         }
         Err(problem) => {
             let status = problem.exit_status();
@@ -174,6 +176,22 @@ pub(crate) fn say(
             status
         }
     })
+}
+
+/// Writes an answer. A reader that went away (`countersign … | head`) is no reason to fail; an answer that was lost is.
+fn written(text: &str) -> Result<(), Problem> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let code = if full { Code::HostFull } else { Code::HostFailed };
+            Err(Problem::coded(code, format!("it is done, but the answer cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one JSON object of an answer or problem.

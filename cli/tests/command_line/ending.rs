@@ -36,6 +36,22 @@ fn a_wrong_command_line_is_json_too() {
     assert_eq!(world.run("--format yaml catalog").status, 2);
 }
 
+#[test]
+fn an_answer_that_cannot_be_written_is_not_done() {
+    let world = World::new();
+    world.run("key generate key.pem --no-passphrase").done();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for format in ["human", "json"] {
+        let mut command = world.command(&format!("--format {format} key public key.pem"));
+        let ended = command.stdout(full()).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(3), "{said}");
+        assert!(said.starts_with("HOST_FULL: "), "{said}");
+    }
+    let wrong = world.command("no-such-command --format json").stdout(full()).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
 /// Waits until the process catches SIGTERM.
 fn wait_until_it_listens(child: &Child) {
     let start = Instant::now();
