@@ -1,6 +1,6 @@
 //! `countersign ca`: a folder with `ca.key.pem`, `ca.cert.pem` and `ca.crl.pem`.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -106,7 +106,12 @@ fn crl(
     now: Timestamp,
 ) -> Result<Answer, Problem> {
     let ca_pem = read_text(&dir.join(CERTIFICATE), "the CA's certificate")?;
+    let authority = Certificate::from_pem(&ca_pem).map_err(Problem::usage)?;
     let path = dir.join(CRL);
+    // From reading the old list to replacing it: of two at once, one would lose the other's revocations.
+    let _alone = File::open(dir)
+        .and_then(|folder| folder.lock().map(|()| folder))
+        .map_err(|error| Problem::usage(format!("cannot lock {}: {error}", dir.display())))?;
     let old = CertificateCrl::from_pem(&read_text(&path, "the CA's CRL")?)
         .map_err(|error| Problem::usage(format!("{}: {error}", path.display())))?;
     let number = old
@@ -122,6 +127,13 @@ fn crl(
     for file in revoke {
         let certificate = Certificate::from_pem(&read_text(file, "the certificate")?)
             .map_err(|error| Problem::usage(format!("{}: {error}", file.display())))?;
+        if !certificate.is_signed_by(&authority) {
+            return Err(Problem::usage(format!(
+                "{}: the certificate of {} was not issued by this CA, which cannot revoke it",
+                file.display(),
+                certificate.subject()
+            )));
+        }
         if entries.iter().all(|entry| entry.serial != certificate.serial()) {
             let serial = certificate.serial().to_vec();
             entries.push(Revoked { serial, date: now, reason: CrlReason::Unspecified });

@@ -182,3 +182,29 @@ fn what_is_no_recipe_and_no_file_cannot_be_scanned() {
     world.run("scan missing").usage();
     world.run("scan").usage();
 }
+
+#[test]
+fn a_ca_revokes_what_it_issued_and_nothing_else() {
+    let world = World::with_vo();
+    world.run("ca init other --organisation atlas --no-passphrase").done();
+    world.signer("mallory", "other");
+    let before = world.read("ca/ca.crl.pem");
+    let refused = world.run("ca crl ca --revoke mallory.cert.pem").usage();
+    assert!(refused.stderr.contains("not issued by this CA"), "{}", refused.stderr);
+    assert_eq!(world.read("ca/ca.crl.pem"), before);
+}
+
+#[test]
+fn revocations_at_the_same_time_are_all_kept() {
+    let world = World::with_vo();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    names.iter().for_each(|name| world.signer(name, "ca"));
+    let running: Vec<_> = names
+        .iter()
+        .map(|name| world.command(&format!("ca crl ca --revoke {name}.cert.pem")).spawn().unwrap())
+        .collect();
+    for child in running {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(world.json("ca crl ca")["revoked"], names.len());
+}
