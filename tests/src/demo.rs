@@ -71,14 +71,19 @@ fn play(story: &mut Story, folder: &Path) {
     story.row("trust the VO", &trusted, None);
     story.say("The site builds its base image, or finds it in the cache");
     let base = site.base();
-    story.row("base image", &base, None);
+    if !story.row("base image", &base, None) {
+        return;
+    }
 
     story.say("The site takes `web` through all stages and countersigns the result");
     let authorized = site.run(["authorize", &url, "--path", "web"]);
-    story.row("authorize web", &authorized, None);
+    let right = story.row("authorize web", &authorized, None);
     for stage in authorized.json["stages"].as_array().into_iter().flatten() {
         let name = stage["stage"].as_str().unwrap_or("?");
         story.part(name, "done", stage["seconds"].as_f64().unwrap_or_default());
+    }
+    if !right {
+        return;
     }
 
     story.say("It deploys `web`, and the page is fetched from the host");
@@ -128,8 +133,8 @@ impl Story {
         println!("\n== {line}");
     }
 
-    /// Takes a row from a command's JSON, which must be done, or refused with the code `expected`.
-    fn row(&mut self, stage: &str, run: &Run, expected: Option<&str>) {
+    /// Takes a row from a command's JSON, which must be done, or refused with the code `expected`; says whether it was so.
+    fn row(&mut self, stage: &str, run: &Run, expected: Option<&str>) -> bool {
         let result = match (run.json["result"].as_str(), run.code()) {
             (_, Some(code)) => code.to_owned(),
             (Some(result), None) => result.to_owned(),
@@ -145,6 +150,7 @@ impl Story {
             let _ = write!(why, "\n{}\n{:#}", run.stderr.trim_end(), run.json);
             self.surprise(&why);
         }
+        right
     }
 
     fn part(&mut self, stage: &str, result: &str, seconds: f64) {
