@@ -18,5 +18,6 @@ pub(crate) mod relay;
 pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod session;
+pub(crate) mod sight;
 pub(crate) mod steps;
 pub(crate) mod stream;

@@ -1,4 +1,4 @@
-//! What the static agent sees of a machine, by reading `/proc` and the root file system itself.
+//! What the static agent sees of a machine, by reading a procfs and the disk itself.
 //!
 //! Facts are evidence from a hostile guest: every list is bounded, text that is not UTF-8 is escaped
 //! (`\xNN`), and `truncated` names each list that was cut and each thing that was not understood. A cut list can never pass a test.
@@ -13,7 +13,11 @@ pub const MAX_SMALL_FILE: usize = 64 * 1024;
 /// Longest JSON of all facts together, in bytes; an agent that would have to send more answers `tooLarge`.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// All facts of one machine. Lists are sorted, so that equal machines have equal facts.
+/// All facts of one machine. Lists are sorted, but [`Facts::sshd`], so that equal machines have equal facts.
+///
+/// On a machine with a disk, files are those of the disk beneath all mounts, and `/proc` is a procfs of the agent's own, so
+/// what a guest mounts over either hides nothing. Small files and units are told from the root as the guest sees it too, for
+/// the sake of `/run`; one that differs from the disk's is named in `truncated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Facts {
@@ -35,17 +39,22 @@ pub struct Facts {
     pub sudoers: Vec<SmallFile>,
     /// `/etc/ssh/sshd_config` and what it includes, in the order in which the server reads them (not sorted).
     pub sshd: Vec<SmallFile>,
-    /// Units, drop-ins, generators and links under `/etc/systemd`, `/usr/local/lib/systemd`, `/usr/lib/systemd` (or `/lib/systemd`), the search paths below `/run/systemd` (its other folders hold state), and user unit folders.
+    /// Units, drop-ins, generators, configuration of the service manager and links under `/etc/systemd`, `/etc/xdg/systemd`,
+    /// `/usr/local/lib/systemd`, `/usr/local/share/systemd`, `/usr/share/systemd/user`, in the folders of `/usr/lib/systemd`
+    /// (and `/lib/systemd` unless `/lib` is a link; not the files directly there), in the search paths below `/run/systemd`
+    /// (`system`, `user`, `*.control`, `system.attached`, `*.conf.d`, `generator*`, `*-generators`; its other folders hold state),
+    /// and in every account's `.config/systemd`, `.local/share/systemd`, `.config/environment.d` and `.config/autostart`.
     pub units: Vec<UnitFile>,
-    /// Cron and at: `/etc/crontab`, `/etc/cron.*`, `/etc/anacrontab`, `/var/spool/cron`, `/var/spool/at`.
+    /// Cron and at: `/etc/crontab`, `/etc/anacrontab`, `/etc/cron.d`, `/etc/cron.{hourly,daily,weekly,monthly,yearly}`,
+    /// `/etc/cron.{allow,deny}`, `/etc/at.{allow,deny}`, `/var/spool/cron`, `/var/spool/at`.
     pub cron: Vec<SmallFile>,
     /// Names in `/proc/modules`.
     pub modules: Vec<String>,
-    /// Files that make the kernel, the loader or a login run something: `/etc/modules`, `/etc/modules-load.d`, `/etc/modprobe.d`,
-    /// `/etc/ld.so.preload`, `/etc/ld.so.conf.d`, `/etc/profile.d`, `/etc/rc.local`, `/etc/init.d`, `/etc/udev/rules.d`, `/etc/pam.d`,
-    /// `/etc/apt/apt.conf.d`, `/etc/polkit-1`, `/etc/NetworkManager/dispatcher.d`, `/etc/update-motd.d`, `/etc/xdg/autostart`, dot files of root, and their like
-    /// (`/etc/profile`, `/etc/bash.bashrc`, `/etc/environment`, `/etc/ld.so.conf`, `/etc/binfmt.d`, `/etc/tmpfiles.d`,
-    /// `/etc/network/if-*.d`, hooks of dhclient).
+    /// Files that make the kernel, the loader, a login, a package or a network run something, in `/etc`: `apt/apt.conf`,
+    /// `apt/apt.conf.d`, `bash.bashrc`, `binfmt.d`, `dhcp/dhclient-{enter,exit}-hooks.d`, `environment`, `init.d`, `ld.so.conf`,
+    /// `ld.so.conf.d`, `ld.so.preload`, `modprobe.d`, `modules`, `modules-load.d`, `network/if-{pre-up,up,down,post-down}.d`,
+    /// `NetworkManager/dispatcher.d`, `pam.d`, `polkit-1`, `profile`, `profile.d`, `rc.local`, `tmpfiles.d`, `udev/rules.d`,
+    /// `update-motd.d`, `xdg/autostart`; and dot files directly in `/root`.
     pub hooks: Vec<SmallFile>,
     /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there or the kernel has not
     /// loaded nf_tables.
@@ -53,6 +62,9 @@ pub struct Facts {
     pub firewall: String,
     /// Processes: pid, parent, uid, executable, command line.
     pub processes: Vec<Process>,
+    /// What is mounted on the disk, as process 1 sees it; not what every machine has: the root itself, all below `/sys`, `/dev`,
+    /// `/run`, `/tmp`, `/var/tmp` and `/boot`, and on `/proc` and below what belongs there (a whole procfs, binfmt_misc and its autofs).
+    pub mounts: Vec<Mount>,
     /// `/proc/sys/kernel/tainted`.
     pub kernel_tainted: u64,
     /// What is not told in full: lists that were cut at [`MAX_ENTRIES`], files that could not be read or understood. Sorted.
@@ -63,7 +75,7 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Socket {
-    /// `tcp` or `udp`, for both IP versions; also `raw`, `sctp`, `packet`, `vsock` where seen.
+    /// `tcp` or `udp`, for both IP versions; also `udplite`, `raw`, `icmp`, `sctp`, `packet`. Sockets of vsock(7) are in no file of `/proc`.
     pub protocol: String,
     /// Local address without port.
     pub address: String,
@@ -179,6 +191,18 @@ pub struct UnitFile {
     /// Target, if it is a symbolic link.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub link: Option<String>,
+}
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute path that it lies on.
+    pub point: String,
+    /// Device or name of the source; `[/path]` follows if only a part of it was bound.
+    pub source: String,
+    /// Type of its file system, as the kernel calls it.
+    pub kind: String,
 }
 
 /// A process.

@@ -1,5 +1,7 @@
 //! The facts of [`guest::facts`], gathered with our own system calls.
 
+mod found;
+mod mounts;
 mod places;
 mod processes;
 mod small_files;
@@ -9,8 +11,7 @@ mod units;
 mod walk;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,14 +24,18 @@ use super::exec::{Deadline, Launch};
 use super::failure;
 use super::output::Captured;
 use super::root::Root;
-use small_files::Reader;
+use super::sight::{Proc, Sight};
+use found::Found;
 
 /// Longest text of `/proc` that is read, in bytes.
-const MAX_PROC_TEXT: u64 = 16 * 1024 * 1024;
+const MAX_PROC_TEXT: usize = 16 * 1024 * 1024;
 /// Longest rule set that is kept, in bytes.
 const MAX_FIREWALL: usize = 256 * 1024;
 /// How long `nft` may take.
 const FIREWALL_LIMIT: Duration = Duration::from_secs(20);
+
+/// The process whose network and mounts are told.
+const INIT: u32 = 1;
 
 /// What could not be told in full, by name.
 #[derive(Debug, Default)]
@@ -54,12 +59,12 @@ impl Notes {
     }
 }
 
-/// All facts, as JSON.
+/// All facts, as JSON. `root` is the root as the guest sees it.
 ///
 /// # Errors
 /// `TooLarge` above [`MAX_BYTES`]; `System` if the accounts cannot be read.
-pub(crate) fn gather(root: &Root) -> Result<Vec<u8>, AgentError> {
-    let facts = look(root)?;
+pub(crate) fn gather(root: &Root, sight: &Sight) -> Result<Vec<u8>, AgentError> {
+    let facts = look(root, sight)?;
     let json = serde_json::to_vec(&facts).map_err(|error| failure::system("write the facts down", error))?;
     if json.len() > MAX_BYTES {
         return Err(failure::too_large("the list of facts", MAX_BYTES as u64));
@@ -67,40 +72,43 @@ pub(crate) fn gather(root: &Root) -> Result<Vec<u8>, AgentError> {
     Ok(json)
 }
 
-fn look(root: &Root) -> Result<Facts, AgentError> {
+fn look(root: &Root, sight: &Sight) -> Result<Facts, AgentError> {
     let mut notes = Notes::default();
-    let accounts = Accounts::read(root).map_err(|error| failure::system("read the accounts", error))?;
+    let disk = sight.disk.as_ref().unwrap_or(root);
+    let accounts = Accounts::read(disk).map_err(|error| failure::system("read the accounts", error))?;
     for file in &accounts.malformed {
         notes.add(format!("users: {file} has lines that are not understood"));
     }
-    let homes: Vec<&str> = accounts.users.iter().map(|user| user.home.as_str()).collect();
-    let walked = walk::whole_device(root, &mut notes);
-    let mut reader = Reader::new(root, &mut notes);
-    let sshd = sshd::configuration(&mut reader);
-    let authorized_keys = sshd::authorized_keys(&mut reader, &sshd, &accounts);
-    let sudoers = reader.all("sudoers", places::SUDOERS, small_files::Text::Kept);
-    let cron = reader.all("cron", places::CRON, small_files::Text::Kept);
-    let mut hooks = reader.all("hooks", places::HOOKS, small_files::Text::Left);
-    hooks.extend(reader.dot_files("hooks", places::ROOT_HOME));
-    hooks.sort();
-    let units = units::all(&mut reader, &homes);
+    let walked = walk::whole_device(disk, &mut notes);
+    let mut found = Found::below(disk, &accounts, &mut notes);
+    if sight.disk.is_some() {
+        if !Accounts::read(root).is_ok_and(|seen| seen == accounts) {
+            for list in ["users", "groups"] {
+                notes.add(format!("{list}: the accounts are others than on the disk"));
+            }
+        }
+        found.and(Found::below(root, &accounts, &mut notes), &mut notes);
+    }
+    let proc = &sight.proc;
+    let modules = modules(proc, &mut notes);
     let mut facts = Facts {
-        listening: sockets::listening(Path::new("/proc"), &mut notes),
+        listening: sockets::listening(proc, INIT, &mut notes),
         setuid: walked.setuid,
         capabilities: walked.capabilities,
         world_writable: walked.world_writable,
         users: users(&accounts, &mut notes),
         groups: groups(&accounts, &mut notes),
-        authorized_keys,
-        sudoers,
-        sshd,
-        units,
-        cron,
-        modules: modules(&mut notes),
-        hooks,
-        firewall: firewall(&mut notes),
-        processes: processes::all(Path::new("/proc"), &mut notes),
-        kernel_tainted: tainted(&mut notes),
+        authorized_keys: found.authorized_keys,
+        sudoers: found.sudoers,
+        sshd: found.sshd,
+        units: found.units,
+        cron: found.cron,
+        firewall: firewall(&modules, &mut notes),
+        modules,
+        hooks: found.hooks,
+        processes: processes::all(proc, &mut notes),
+        mounts: mounts::all(proc, INIT, &mut notes),
+        kernel_tainted: tainted(proc, &mut notes),
         truncated: Vec::new(),
     };
     facts.truncated = notes.0.into_iter().collect();
@@ -135,8 +143,8 @@ fn groups(accounts: &Accounts, notes: &mut Notes) -> Vec<Group> {
     groups
 }
 
-fn modules(notes: &mut Notes) -> Vec<String> {
-    let text = proc_text(Path::new("/proc/modules"), notes);
+fn modules(proc: &Proc, notes: &mut Notes) -> Vec<String> {
+    let text = proc_text(proc, "modules", Path::new("modules"), Absence::Told, notes).unwrap_or_default();
     let mut modules = Vec::new();
     for name in text.lines().filter_map(|line| line.split(' ').next()) {
         notes.push("modules", &mut modules, name.to_owned());
@@ -145,8 +153,9 @@ fn modules(notes: &mut Notes) -> Vec<String> {
     modules
 }
 
-fn tainted(notes: &mut Notes) -> u64 {
-    let text = fs::read_to_string("/proc/sys/kernel/tainted").unwrap_or_default();
+fn tainted(proc: &Proc, notes: &mut Notes) -> u64 {
+    let path = Path::new("sys/kernel/tainted");
+    let text = proc_text(proc, "kernelTainted", path, Absence::Told, notes).unwrap_or_default();
     text.trim().parse().unwrap_or_else(|_| {
         notes.add("kernelTainted");
         // Every bit set: not known is not clean.
@@ -154,19 +163,31 @@ fn tainted(notes: &mut Notes) -> u64 {
     })
 }
 
-/// Text of a file in `/proc`; a missing one (a protocol that the kernel does not have) is empty.
-fn proc_text(path: &Path, notes: &mut Notes) -> String {
-    let Ok(file) = File::open(path) else { return String::new() };
-    let mut bytes = Vec::new();
-    if file.take(MAX_PROC_TEXT).read_to_end(&mut bytes).is_err() || bytes.len() as u64 == MAX_PROC_TEXT {
-        notes.add(path.display().to_string());
-    }
-    escaped(&bytes)
+/// Whether a file of `/proc` may be missing. Who says `Normal` says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// Its list is then not seen whole.
+    Told,
+    /// The kernel lacks what the file is about.
+    Normal,
 }
 
-fn firewall(notes: &mut Notes) -> String {
+/// Text of a file in `/proc`, for the list called `name`; `None` if it cannot be had.
+fn proc_text(proc: &Proc, name: &str, path: &Path, absence: Absence, notes: &mut Notes) -> Option<String> {
+    match proc.read(path, MAX_PROC_TEXT) {
+        Ok(bytes) => Some(escaped(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && absence == Absence::Normal => None,
+        Err(error) => {
+            notes.add(format!("{name}: {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn firewall(modules: &[String], notes: &mut Notes) -> String {
     // Asking would load the modules, and looking must not change what is seen; without them there are no rules.
-    if !Path::new("/sys/module/nf_tables").exists() {
+    let loaded = modules.iter().any(|module| module == "nf_tables");
+    if !loaded && !Path::new("/sys/module/nf_tables").exists() {
         return String::new();
     }
     let mut rules = Captured::new(MAX_FIREWALL);
@@ -181,7 +202,12 @@ fn firewall(notes: &mut Notes) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::net::TcpListener;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::thread::UnshareFlags;
 
     use guest::facts::{MAX_SMALL_FILE, Password, SmallFile};
 
@@ -236,7 +262,7 @@ mod tests {
     #[test]
     fn a_tree_is_told_as_it_is() {
         let folder = guest();
-        let facts = look(&Root::open(folder.path()).unwrap()).unwrap();
+        let facts = look(&Root::open(folder.path()).unwrap(), &Sight::plain().unwrap()).unwrap();
 
         let users: Vec<_> = facts.users.iter().map(|user| (user.name.as_str(), user.password)).collect();
         assert_eq!(users, [("root", Password::Locked), ("u", Password::Empty)]);
@@ -280,6 +306,124 @@ mod tests {
                 facts.truncated
             );
         }
+    }
+
+    /// Runs `test` on a thread with mounts of its own, as an initramfs has them: private.
+    fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            // SAFETY: only file descriptor tables that are not shared could break what other threads hold, and CLONE_NEWNS
+            // leaves those alone; it ends the sharing of root and working folder for this thread, which ends with the test.
+            #[allow(unsafe_code, reason = "the safe function is deprecated")]
+            let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
+            unshared.expect("this test mounts things over others: run it as root");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            test();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    fn nothing_is_hidden_by_mounting_over_proc() {
+        with_own_mounts(|| {
+            let own = std::process::id();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let listens = |proc: &Proc| {
+                let mut notes = Notes::default();
+                let found = sockets::listening(proc, own, &mut notes);
+                let told = notes.0.iter().any(|note| note.starts_with(&format!("listening: {own}/net/tcp:")));
+                (found.iter().any(|socket| socket.port == port), told)
+            };
+            let (before, plain) = (Proc::detached().unwrap(), Proc::at("/proc").unwrap());
+            assert_eq!(listens(&before), (true, false));
+            assert_eq!(listens(&plain), (true, false));
+            // Tables with their headings and nothing else. (A mount on one table alone is undone by the kernel as soon as someone
+            // looks, because it looks those names up afresh each time.)
+            let folder = tempfile::tempdir().unwrap();
+            for table in [
+                "tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "packet",
+            ] {
+                fs::write(folder.path().join(table), "headings\n").unwrap();
+            }
+            mount_bind(folder.path(), format!("/proc/{own}/net")).unwrap();
+            assert_eq!(listens(&before), (true, false));
+            assert_eq!(listens(&plain), (false, true), "by path it is not seen, and that is said");
+            let seen = mounts::all(
+                &before,
+                rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned(),
+                &mut Notes::default(),
+            );
+            assert!(seen.iter().any(|mount| mount.point == format!("/proc/{own}/net")), "{seen:?}");
+            mount_bind(folder.path(), "/proc").unwrap();
+            assert_eq!(listens(&before), (true, false));
+            assert_eq!(listens(&Proc::at("/proc").unwrap()), (false, true));
+        });
+    }
+
+    #[test]
+    fn nothing_is_hidden_by_mounting_over_the_disk() {
+        with_own_mounts(|| {
+            let (folder, over) = (guest(), tempfile::tempdir().unwrap());
+            let at = |path: &str| folder.path().join(path);
+            fs::create_dir_all(at("usr/bin")).unwrap();
+            fs::create_dir_all(at("run/systemd/system")).unwrap();
+            fs::write(at("usr/bin/su"), "x").unwrap();
+            fs::set_permissions(at("usr/bin/su"), fs::Permissions::from_mode(0o4755)).unwrap();
+            let root = Root::open(folder.path()).unwrap();
+            let sight = Sight::detached(&root).unwrap();
+
+            fs::create_dir(over.path().join("empty")).unwrap();
+            fs::create_dir(over.path().join("run")).unwrap();
+            fs::write(over.path().join("run/late.service"), "").unwrap();
+            for file in ["passwd", "sudoers"] {
+                fs::write(over.path().join(file), "root:x:0:0::/root:/bin/sh\n").unwrap();
+            }
+            for (what, place) in [
+                ("passwd", "etc/passwd"),
+                ("sudoers", "etc/sudoers.d/u"),
+                ("empty", "usr/bin"),
+                ("empty", "etc/profile.d"),
+                ("run", "run/systemd/system"),
+            ] {
+                mount_bind(over.path().join(what), at(place)).unwrap();
+            }
+            let facts = look(&root, &sight).unwrap();
+            assert!(facts.users.iter().any(|user| user.name == "u"), "{:?}", facts.users);
+            assert!(facts.setuid.iter().any(|file| file.path == "/usr/bin/su"), "{:?}", facts.setuid);
+            assert_eq!(facts.sudoers[1].text.as_deref(), Some("u ALL=(ALL) ALL\n"));
+            assert_eq!(paths(&facts.hooks), ["/etc/profile.d/x.sh", "/root/.profile"]);
+            assert!(facts.units.iter().any(|unit| unit.path == "/run/systemd/system/late.service"));
+            for expected in
+                ["users: the accounts", "groups: the accounts", "sudoers: /etc/sudoers.d/u is another"]
+            {
+                assert!(
+                    facts.truncated.iter().any(|said| said.starts_with(expected)),
+                    "{:?}",
+                    facts.truncated
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn who_mounts_over_our_own_mounts_is_told_of() {
+        with_own_mounts(|| {
+            let (folder, place) = (guest(), tempfile::tempdir().unwrap());
+            let sight = Sight::detached(&Root::open(folder.path()).unwrap()).unwrap();
+            let disk = sight.disk.as_ref().unwrap();
+            // As root in the guest could through `/proc/AGENT/fd`.
+            let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(disk, "", rustix::fs::CWD, place.path(), flags).unwrap();
+            let empty = tempfile::NamedTempFile::new().unwrap();
+            mount_bind(empty.path(), place.path().join("etc/crontab")).unwrap_err();
+            mount_bind(empty.path(), place.path().join("etc/shadow")).unwrap();
+            assert!(Accounts::read(disk).is_err());
+            let mut notes = Notes::default();
+            walk::whole_device(disk, &mut notes);
+            assert!(notes.0.contains("walk: /etc/shadow: something is mounted over it"), "{notes:?}");
+        });
     }
 
     #[test]

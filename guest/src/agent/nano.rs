@@ -19,6 +19,7 @@ use super::failure::Fatal;
 use super::port::Port;
 use super::root::Root;
 use super::serve::{self, Machine, Place};
+use super::sight::Sight;
 use super::{kmsg, power};
 
 /// Modules to load, one path a line, in this order.
@@ -60,7 +61,10 @@ pub(crate) fn serve_nano() -> Result<(), Fatal> {
     let mut control = Port::open(control::PORT, PORT_LIMIT)?;
     let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
     serve::hello(&mut control, Mode::Nano, serve::boot_id()?)?;
-    serve::serve_port(control, Machine::new(Root::open("/")?, Place::Guest(Mode::Nano), relay))
+    serve::serve_port(
+        control,
+        Machine::new(Root::open("/")?, Sight::plain()?, Place::Guest(Mode::Nano), relay),
+    )
 }
 
 /// Mounts what the agent needs, loads the modules, brings the loopback interface up. What fails is said and passed over: the

@@ -21,6 +21,7 @@ use super::kmsg;
 use super::port::Port;
 use super::root::Root;
 use super::serve::{self, Machine, Place};
+use super::sight::Sight;
 
 /// How long the boot waits for the agent's hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(20);
@@ -72,6 +73,8 @@ pub(crate) fn serve_disk(root: &str) -> Result<(), Fatal> {
     fs::write("/proc/self/oom_score_adj", "-1000")?;
     let boot_id = serve::boot_id()?;
     let folder = Root::open(root)?;
+    // Now: from here on the disk may mount what it likes.
+    let sight = Sight::detached(&folder)?;
     let mut control = Port::open(control::PORT, PORT_LIMIT)?;
     let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
     serve::hello(&mut control, Mode::Disk, boot_id)?;
@@ -89,5 +92,5 @@ pub(crate) fn serve_disk(root: &str) -> Result<(), Fatal> {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    serve::serve_port(control, Machine::new(Root::open("/")?, Place::Guest(Mode::Disk), relay))
+    serve::serve_port(control, Machine::new(Root::open("/")?, sight, Place::Guest(Mode::Disk), relay))
 }

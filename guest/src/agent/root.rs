@@ -18,34 +18,45 @@ pub(crate) const FOLDER_MODE: u32 = 0o755;
 
 /// An open root folder.
 #[derive(Debug)]
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root {
+    folder: OwnedFd,
+    /// What every path below it keeps to.
+    resolve: ResolveFlags,
+}
 
 impl Root {
     /// Opens `folder` as root.
     pub(crate) fn open(folder: impl AsRef<Path>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::openat(CWD, folder.as_ref(), flags, Mode::empty())?))
+        let folder = rustix::fs::openat(CWD, folder.as_ref(), flags, Mode::empty())?;
+        Ok(Self { folder, resolve: ResolveFlags::IN_ROOT })
     }
 
-    /// A root that is already open.
-    pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Self {
-        Self(descriptor)
+    /// A root that is already open, and that no path leaves for another mount: `CrossesDevices` then.
+    pub(crate) fn of_one_mount(folder: OwnedFd) -> Self {
+        Self { folder, resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV }
+    }
+
+    /// Whether paths may lead into other mounts.
+    pub(crate) fn is_one_mount(&self) -> bool {
+        self.resolve.contains(ResolveFlags::NO_XDEV)
     }
 
     /// Opens `path` with `flags`; links are followed inside the root, the last one only without `NOFOLLOW`.
     pub(crate) fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        self.resolve(path, flags, ResolveFlags::IN_ROOT)
+        self.resolve(path, flags, ResolveFlags::empty())
     }
 
     /// Opens `path`, which must not leave the root's device or pass through a link.
     pub(crate) fn open_on_device(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
+        self.resolve(path, flags, ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
     }
 
-    fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+    fn resolve(&self, path: &Path, flags: OFlags, further: ResolveFlags) -> io::Result<OwnedFd> {
+        let resolve = self.resolve | further;
         let mut tries = 0;
         loop {
-            match rustix::fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match rustix::fs::openat2(&self.folder, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) if tries < RACE_RETRIES => tries += 1,
                 other => return Ok(other?),
             }
@@ -136,7 +147,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.folder.as_fd()
     }
 }
 

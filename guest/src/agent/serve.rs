@@ -24,6 +24,7 @@ use super::output::Framed;
 use super::port::Port;
 use super::relay::Relay;
 use super::root::{LastLink, Root};
+use super::sight::Sight;
 use super::{facts, freeze, power, steps};
 
 /// Body of a `DATA` frame, in bytes.
@@ -49,6 +50,8 @@ pub(crate) enum Place {
 /// What the requests act on.
 pub(crate) struct Machine {
     root: Root,
+    /// What the facts are read through.
+    sight: Sight,
     place: Place,
     /// The relay port, until the relay takes it.
     relay_port: Option<Port>,
@@ -56,8 +59,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(root: Root, place: Place, relay_port: Option<Port>) -> Self {
-        Self { root, place, relay_port, relay: None }
+    pub(crate) fn new(root: Root, sight: Sight, place: Place, relay_port: Option<Port>) -> Self {
+        Self { root, sight, place, relay_port, relay: None }
     }
 }
 
@@ -91,7 +94,7 @@ pub(crate) fn serve_port(port: Port, machine: Machine) -> Result<(), Fatal> {
 pub(crate) fn serve_stdio() -> Result<(), Fatal> {
     let mut to = io::stdout();
     hello(&mut to, Mode::Disk, boot_id()?)?;
-    serve(io::stdin().lock(), to, Machine::new(Root::open("/")?, Place::Bench, None))
+    serve(io::stdin().lock(), to, Machine::new(Root::open("/")?, Sight::plain()?, Place::Bench, None))
 }
 
 fn serve(from: impl Read, to: impl Write, machine: Machine) -> Result<(), Fatal> {
@@ -179,7 +182,7 @@ impl<R: Read, W: Write> Conversation<R, W> {
                 output.broken.map_or(Ok(()), Err)?;
                 plain(applied.map(|outcome| Response::Applied { outcome }))
             }
-            Request::Facts => match facts::gather(&self.machine.root) {
+            Request::Facts => match facts::gather(&self.machine.root, &self.machine.sight) {
                 Ok(json) => {
                     let sent = send(&mut self.to, id, json.as_slice(), u64::MAX, "facts")?;
                     plain(sent.map(|(size, sha256)| Response::Sent { size, sha256 }))

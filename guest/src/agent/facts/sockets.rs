@@ -1,51 +1,71 @@
 //! Sockets that accept traffic, from `/proc/1/net` (proc_pid_net(5)).
 
 use std::collections::HashMap;
-use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use guest::facts::Socket;
+use guest::facts::{MAX_ENTRIES, Socket};
 
 use super::processes::{numbers, program};
-use super::{Notes, proc_text};
+use super::{Absence, Notes, proc_text};
+use crate::agent::sight::{Proc, ended, process};
 
 const NAME: &str = "listening";
 /// `TCP_LISTEN` and, for UDP and raw, `TCP_CLOSE`: not connected (net/tcp_states.h).
 const LISTEN: &str = "0A";
 const NOT_CONNECTED: &str = "07";
+/// Open descriptors of one process that are looked at.
+const MAX_DESCRIPTORS: usize = 50 * MAX_ENTRIES;
+
+/// The files for IP version 6 are not there when a kernel runs without it; then nothing listens by it.
+const NO_IPV6: Absence = Absence::Normal;
+/// A kernel without UDP-Lite has no file of it, and then nothing listens by it.
+const NO_UDPLITE: Absence = Absence::Normal;
+/// SCTP is a module, loaded with its first socket.
+const NO_SCTP: Absence = Absence::Normal;
 
 /// How a table is read.
 struct Table {
     file: &'static str,
     protocol: &'static str,
     state: &'static str,
+    absence: Absence,
 }
 
 const TABLES: [Table; 10] = [
-    Table { file: "tcp", protocol: "tcp", state: LISTEN },
-    Table { file: "tcp6", protocol: "tcp", state: LISTEN },
-    Table { file: "udp", protocol: "udp", state: NOT_CONNECTED },
-    Table { file: "udp6", protocol: "udp", state: NOT_CONNECTED },
-    Table { file: "udplite", protocol: "udplite", state: NOT_CONNECTED },
-    Table { file: "udplite6", protocol: "udplite", state: NOT_CONNECTED },
-    Table { file: "raw", protocol: "raw", state: NOT_CONNECTED },
-    Table { file: "raw6", protocol: "raw", state: NOT_CONNECTED },
-    Table { file: "icmp", protocol: "icmp", state: NOT_CONNECTED },
-    Table { file: "icmp6", protocol: "icmp", state: NOT_CONNECTED },
+    Table { file: "tcp", protocol: "tcp", state: LISTEN, absence: Absence::Told },
+    Table { file: "tcp6", protocol: "tcp", state: LISTEN, absence: NO_IPV6 },
+    Table { file: "udp", protocol: "udp", state: NOT_CONNECTED, absence: Absence::Told },
+    Table { file: "udp6", protocol: "udp", state: NOT_CONNECTED, absence: NO_IPV6 },
+    Table { file: "udplite", protocol: "udplite", state: NOT_CONNECTED, absence: NO_UDPLITE },
+    Table { file: "udplite6", protocol: "udplite", state: NOT_CONNECTED, absence: NO_IPV6 },
+    Table { file: "raw", protocol: "raw", state: NOT_CONNECTED, absence: Absence::Told },
+    Table { file: "raw6", protocol: "raw", state: NOT_CONNECTED, absence: NO_IPV6 },
+    Table { file: "icmp", protocol: "icmp", state: NOT_CONNECTED, absence: Absence::Told },
+    Table { file: "icmp6", protocol: "icmp", state: NOT_CONNECTED, absence: NO_IPV6 },
 ];
 
-/// All of PID 1's network namespace, sorted, with the programs that hold them.
-pub(super) fn listening(proc: &Path, notes: &mut Notes) -> Vec<Socket> {
-    let net = proc.join("1/net");
+/// All of the network namespace of process `pid`, sorted, with the programs that hold them. Sockets of vsock(7) have no file.
+pub(super) fn listening(proc: &Proc, pid: u32, notes: &mut Notes) -> Vec<Socket> {
+    let net = process(pid).join("net");
+    let mut text = |file: &str, absence| {
+        let text = proc_text(proc, NAME, &net.join(file), absence, notes)?;
+        // Each begins with a line of headings, so even a table without a socket is not empty.
+        if text.is_empty() {
+            notes.add(format!("{NAME}: {file} is empty"));
+        }
+        Some(text)
+    };
+    let inet = TABLES.each_ref().map(|table| text(table.file, table.absence));
+    let packet = text("packet", Absence::Told);
+    let sctp = text("sctp/eps", NO_SCTP);
     let mut found: Vec<(Socket, u64)> = Vec::new();
-    for table in &TABLES {
-        parse_inet(&proc_text(&net.join(table.file), notes), table, &mut found, notes);
+    for (table, text) in TABLES.iter().zip(inet) {
+        parse_inet(&text.unwrap_or_default(), table, &mut found, notes);
     }
-    parse_packet(&proc_text(&net.join("packet"), notes), &mut found, notes);
-    parse_sctp(&proc_text(&net.join("sctp/eps"), notes), &mut found, notes);
-    let holders = holders(proc);
+    parse_packet(&packet.unwrap_or_default(), &mut found, notes);
+    parse_sctp(&sctp.unwrap_or_default(), &mut found, notes);
+    let holders = holders(proc, notes);
     let mut sockets: Vec<Socket> = found
         .into_iter()
         .map(|(socket, inode)| Socket { program: holders.get(&inode).cloned(), ..socket })
@@ -131,21 +151,35 @@ fn address(text: &str) -> Option<(String, u16)> {
 }
 
 /// The program that holds each socket, by inode; of several, that with the lowest process number.
-fn holders(proc: &Path) -> HashMap<u64, String> {
+fn holders(proc: &Proc, notes: &mut Notes) -> HashMap<u64, String> {
     let mut holders = HashMap::new();
-    for pid in numbers(proc) {
-        let folder = proc.join(pid.to_string());
-        let Ok(descriptors) = fs::read_dir(folder.join("fd")) else { continue };
-        let mut name = None;
-        for descriptor in descriptors.filter_map(Result::ok) {
-            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            if let Some(inode) = socket_inode(target.as_os_str().as_bytes()) {
-                let name = name.get_or_insert_with(|| program(&folder).unwrap_or_default());
-                holders.entry(inode).or_insert_with(|| name.clone());
-            }
+    for pid in numbers(proc, NAME, notes) {
+        match held(proc, pid, &mut holders) {
+            Err(error) if !ended(&error) => notes.add(format!("{NAME}: the descriptors of {pid}: {error}")),
+            _ => {}
         }
     }
     holders
+}
+
+fn held(proc: &Proc, pid: u32, holders: &mut HashMap<u64, String>) -> io::Result<()> {
+    let folder = process(pid);
+    let mut name = None;
+    for number in proc.numbers(folder.join("fd"), MAX_DESCRIPTORS)? {
+        let target = match proc.target(folder.join("fd").join(number.to_string())) {
+            // Closed while we looked.
+            Err(error) if ended(&error) => continue,
+            other => other?,
+        };
+        if let Some(inode) = socket_inode(&target) {
+            let name = match &name {
+                Some(name) => name,
+                None => name.insert(program(proc, &folder)?.unwrap_or_default()),
+            };
+            holders.entry(inode).or_insert_with(|| name.clone());
+        }
+    }
+    Ok(())
 }
 
 fn socket_inode(target: &[u8]) -> Option<u64> {
@@ -154,7 +188,9 @@ fn socket_inode(target: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -208,10 +244,23 @@ mod tests {
     #[test]
     fn a_socket_of_this_process_is_held_by_its_program() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let inode =
-            fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&listener))).unwrap();
-        let inode = socket_inode(inode.as_os_str().as_bytes()).unwrap();
-        let holders = holders(Path::new("/proc"));
+        let own = format!("{}/fd/{}", std::process::id(), listener.as_raw_fd());
+        let proc = Proc::at("/proc").unwrap();
+        let inode = socket_inode(&proc.target(own).unwrap()).unwrap();
+        let mut holders = HashMap::new();
+        held(&proc, std::process::id(), &mut holders).unwrap();
         assert_eq!(holders.get(&inode).map(String::as_str), std::env::current_exe().unwrap().to_str());
+    }
+
+    #[test]
+    fn tables_that_are_not_the_kernels_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("1/net")).unwrap();
+        fs::write(folder.path().join("1/net/tcp"), "head\n").unwrap();
+        let mut notes = Notes::default();
+        listening(&Proc::at(folder.path()).unwrap(), 1, &mut notes);
+        assert!(notes.0.contains("listening: 1/net/tcp: not on a procfs"), "{notes:?}");
+        assert!(notes.0.iter().any(|note| note.starts_with("listening: 1/net/udp:")), "{notes:?}");
+        assert!(!notes.0.iter().any(|note| note.contains("tcp6") || note.contains("sctp")), "{notes:?}");
     }
 }

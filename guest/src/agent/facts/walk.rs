@@ -1,19 +1,17 @@
 //! One walk over the whole root device: files that give rights, and files that anyone may change.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use guest::facts::{FileCapability, FileMode};
-use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::Notes;
 use super::small_files::display;
 use crate::agent::root::{Kind, Root, list};
+use crate::agent::sight;
 
 /// Names that are looked at in all.
 const MAX_WALKED: usize = 1_000_000;
@@ -36,11 +34,12 @@ pub(super) struct Walked {
 
 /// Walks the device of `root`, also what lies hidden below other mounts.
 pub(super) fn whole_device(root: &Root, notes: &mut Notes) -> Walked {
+    if root.is_one_mount() {
+        return below(root, notes);
+    }
     // A copy of the mount without those below it. Where that cannot be had, mounts are passed over.
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    match open_tree(root, "", flags) {
-        Ok(bare) => below(&Root::from_descriptor(bare), notes),
+    match sight::bare(root) {
+        Ok(bare) => below(&bare, notes),
         Err(_) => below(root, notes),
     }
 }
@@ -51,7 +50,10 @@ fn below(root: &Root, notes: &mut Notes) -> Walked {
     while let Some(folder) = folders.pop() {
         match walk.folder(root, &folder, &mut folders, notes) {
             Ok(()) => {}
-            Err(error) if passed_over(&error) => {}
+            // Gone while we looked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Another device. On one mount there is none, unless someone mounts over our own.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices && !root.is_one_mount() => {}
             Err(error) => notes.add(format!("walk: {}: {error}", display(&folder))),
         }
         if walk.looked > MAX_WALKED {
@@ -64,11 +66,6 @@ fn below(root: &Root, notes: &mut Notes) -> Walked {
     found.capabilities.sort();
     found.world_writable.sort();
     found
-}
-
-/// Another device, or gone while we looked.
-fn passed_over(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::CrossesDevices)
 }
 
 struct Walk {
@@ -92,12 +89,17 @@ impl Walk {
             if entry.kind == Kind::Link {
                 continue;
             }
-            let stat = match rustix::fs::statat(&open, &entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            let stat = match rustix::fs::statx(&open, &entry.name, flags, StatxFlags::BASIC_STATS) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             };
             let full = path.join(&entry.name);
+            if root.is_one_mount() && stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+                notes.add(format!("walk: {}: something is mounted over it", display(&full)));
+                continue;
+            }
             if self.look(&open, &entry.name, &full, &stat, notes) == FileType::Directory {
                 folders.push(full);
             }
@@ -110,16 +112,16 @@ impl Walk {
         folder: &OwnedFd,
         name: &Path,
         path: &Path,
-        stat: &Stat,
+        stat: &Statx,
         notes: &mut Notes,
     ) -> FileType {
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let mode = stat.st_mode & 0o7777;
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let mode = u32::from(stat.stx_mode) & 0o7777;
         let as_fact = || FileMode {
             path: display(path),
             mode,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
             kind: match kind {
                 FileType::RegularFile => "file",
                 FileType::Directory => "directory",
@@ -148,14 +150,19 @@ impl Walk {
     }
 }
 
-/// The file's `security.capability`. There is no call that takes a folder and a name, but the folder has a name in `/proc`.
+/// The file's `security.capability`. No call takes a folder and a name, so the file is opened: a way through `/proc/self/fd`
+/// would believe whoever mounts over `/proc`.
 fn capability(folder: &OwnedFd, name: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut path = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.as_os_str().as_bytes());
+    // NONBLOCK: nothing that was put in the file's place holds the agent.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
     let mut value = [0; MAX_CAPABILITY];
-    match rustix::fs::lgetxattr(OsString::from_vec(path), "security.capability", &mut value) {
+    match rustix::fs::fgetxattr(file, "security.capability", &mut value) {
         Ok(count) => Ok(Some(value[..count].to_vec())),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -193,5 +200,24 @@ mod tests {
         assert_eq!(paths(&found.world_writable), ["/a/b/anyone", "/open"]);
         assert_eq!(found.setuid[0].mode, 0o4755);
         assert!(found.capabilities.is_empty() && notes.0.is_empty(), "{notes:?}");
+    }
+
+    #[test]
+    fn capabilities_of_a_file_are_told_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ping");
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        // `VFS_CAP_REVISION_2` and effective, then permitted and inheritable in two halves (linux/capability.h): CAP_NET_RAW.
+        let mut value = [0; 20];
+        (value[0], value[3], value[5]) = (1, 2, 0x20);
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&path, "security.capability", &value, flags)
+            .expect("this test gives a file capabilities: run it as root");
+        let mut notes = Notes::default();
+        let found = below(&Root::open(folder.path()).unwrap(), &mut notes);
+        let fact = FileCapability { path: "/ping".into(), value: hex::encode(value) };
+        assert_eq!(found.capabilities, [fact]);
+        assert!(notes.0.is_empty(), "{notes:?}");
     }
 }
