@@ -39,6 +39,7 @@ const RUNTIME_UNITS: [&str; 9] = [
 
 const DECLARE_SERVICE: &str = "declare it with a `service` step, or disable it";
 const DECLARE_FILE: &str = "put it there with a `file` or `link` step, or remove it";
+const REMOVE: &str = "remove it";
 const LEAVE: &str = "leave it as the base and the site have it";
 
 pub(super) const CHECK: Check = Check {
@@ -138,7 +139,7 @@ fn judge(
         };
     }
     if path.starts_with(VENDOR) {
-        return vendor(evidence, path, &place, in_base);
+        return vendor(evidence, path, unit, &place, in_base);
     }
     if path.starts_with(RUNTIME) {
         return if enabled.is_some() {
@@ -156,7 +157,13 @@ fn judge(
 }
 
 /// A file among the packages' units.
-fn vendor(evidence: &Evidence<'_>, path: &str, place: &Place<'_>, in_base: bool) -> Result<(), Problem> {
+fn vendor(
+    evidence: &Evidence<'_>,
+    path: &str,
+    unit: &UnitFile,
+    place: &Place<'_>,
+    in_base: bool,
+) -> Result<(), Problem> {
     if in_base {
         return Err(("was changed, and is a file of the base", LEAVE));
     }
@@ -164,13 +171,42 @@ fn vendor(evidence: &Evidence<'_>, path: &str, place: &Place<'_>, in_base: bool)
     if !unit_folder {
         return Err(("configures systemd, and nobody declared it", DECLARE_FILE));
     }
-    let extends_base = place.drop_in
-        && (!place.unit.contains('.')
-            || evidence.base.units.iter().any(|unit| {
-                normal(&unit.path).strip_prefix(VENDOR).and_then(|rest| rest.rsplit('/').next())
-                    == Some(place.unit)
-            }));
-    if extends_base { Err(("extends a unit of the base", DECLARE_FILE)) } else { Ok(()) }
+    if let Some(target) = &unit.link {
+        // What lies behind such a link is read by systemd and not in the facts.
+        if [".d", ".wants", ".requires", ".upholds"].iter().any(|end| place.unit.ends_with(end)) {
+            return Err(("is a link where systemd expects a folder", REMOVE));
+        }
+        let inside = target == "/dev/null" || names_unit(target, target.rsplit('/').next().unwrap_or(target));
+        if !inside {
+            return Err(("leads out of the packages' units", DECLARE_FILE));
+        }
+    }
+    if place.drop_in {
+        // Only of its own kind: a prefix, an instance or an alias may be about a unit of the base (systemd.unit(5)).
+        let own = path.rsplit('/').nth(1).and_then(|folder| folder.strip_suffix(".d")).is_some_and(|name| {
+            let extended = format!("{}/{name}", path.rsplitn(3, '/').nth(2).unwrap_or_default());
+            evidence.now.units.iter().any(|new| new.sha256.is_some() && normal(&new.path) == extended)
+                && !evidence.base.units.iter().any(|base| normal(&base.path).rsplit('/').next() == Some(name))
+        });
+        return if own { Ok(()) } else { Err(("extends a unit of the base, or may", DECLARE_FILE)) };
+    }
+    let template = place
+        .unit
+        .split_once('@')
+        .zip(place.unit.rsplit_once('.'))
+        .map(|((name, _), (_, suffix))| format!("{name}@.{suffix}"));
+    if template.is_some_and(|template| {
+        template != place.unit
+            && evidence.base.units.iter().any(|base| normal(&base.path).rsplit('/').next() == Some(&template))
+    }) {
+        return Err(("stands in for an instance of a unit of the base", DECLARE_FILE));
+    }
+    // systemd mounts what lies on the way to a path that any unit needs (RequiresMountsFor=).
+    let mounts = [".mount", ".automount"].iter().any(|end| place.unit.ends_with(end));
+    if mounts && !evidence.declared.enabled.contains_key(place.unit) {
+        return Err(("mounts something where others look, and nobody declared it", DECLARE_SERVICE));
+    }
+    Ok(())
 }
 
 /// True if a link's target is a unit of this name (or the template of this instance) among the packages' units or the
@@ -266,6 +302,67 @@ mod tests {
         machine(|m| m.now.units.push(link("/etc/systemd/system/cron.service", "/dev/null")))
             .fails("units", "", "", "off");
         machine(|m| m.now.units.push(unit("/run/systemd/units/invocation:x", "1"))).passes("units", "", "");
+    }
+
+    #[test]
+    fn no_packages_unit_starts_by_a_name_that_the_base_knows() {
+        let folder = "/usr/lib/systemd/system";
+        for (name, text) in [
+            // The base's own graphical.target and D-Bus ask for these, and the base does not have them.
+            ("display-manager.service", "protected"),
+            ("tmp.mount", "protected"),
+            ("dbus-org.freedesktop.x1.service", "protected"),
+            // An instance's own file comes before its template's.
+            ("getty@tty1.service", "stands in for"),
+            // Whatever needs a path below it starts it.
+            ("var-log.mount", "mounts"),
+            // Prefixes, instances and aliases: systemd.unit(5).
+            ("cron-.service.d/x.conf", "extends"),
+            ("getty@tty1.service.d/x.conf", "extends"),
+            ("alias.service.d/x.conf", "extends"),
+        ] {
+            let machine = machine(|m| {
+                let template = unit("/lib/systemd/system/getty@.service", "x");
+                m.base.units.push(template.clone());
+                m.now.units.extend([
+                    template,
+                    link("/usr/lib/systemd/system/alias.service", "cron.service"),
+                    unit(&format!("{folder}/{name}"), "evil"),
+                ]);
+            });
+            machine.fails(
+                "units",
+                "",
+                "",
+                &format!("{name}: {text}").replace(": protected", ": touches a protected"),
+            );
+        }
+        let own = |m: &mut Machine| {
+            m.now
+                .units
+                .extend([unit(NGINX, "x"), unit("/usr/lib/systemd/system/nginx.service.d/x.conf", "x")]);
+        };
+        machine(own).passes("units", "", "");
+        let mount = "[[step]]\nservice = { name = \"var-log.mount\", enabled = true }\n";
+        machine(|m| m.now.units.push(unit("/usr/lib/systemd/system/var-log.mount", "x")))
+            .passes("units", mount, "");
+    }
+
+    #[test]
+    fn a_link_among_the_packages_units_names_one_of_them() {
+        let at = |name: &str| format!("/usr/lib/systemd/system/{name}");
+        for (name, text) in [
+            ("cron.service.d", "folder"),
+            ("basic.target.wants", "folder"),
+            ("basic.target.requires", "folder"),
+            ("basic.target.upholds", "folder"),
+            ("x.service", "leads out"),
+        ] {
+            machine(|m| m.now.units.push(link(&at(name), "/opt/x"))).fails("units", "", "", text);
+        }
+        for target in ["cron.service", "/lib/systemd/system/cron.service", "/dev/null"] {
+            machine(|m| m.now.units.push(link(&at("x.service"), target))).passes("units", "", "");
+        }
     }
 
     #[test]
