@@ -1,10 +1,11 @@
 //! Files named on the command line: read with a bound, written so that nothing is lost.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::outcome::Problem;
@@ -34,34 +35,33 @@ pub(crate) fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, Pr
     Ok(text)
 }
 
-/// Writes a new file and flushes it to the disk; never replaces one.
+/// Writes a new file and flushes it to the disk; never replaces one. What cannot be written whole is not there.
 pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> Result<(), Problem> {
-    let mode = match access {
-        Access::Secret => 0o600,
-        Access::Public => 0o644,
-    };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|error| unwritable(path, &error))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| unwritable(path, &error))
+    let whole = written_beside(path, content, access)?;
+    whole.persist_noclobber(path).map_err(|error| unwritable(path, &error.error))?;
+    Ok(())
 }
 
 /// Writes a file in place of an older one, which stays until the new one is whole on the disk.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Problem> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary =
-        tempfile::NamedTempFile::new_in(folder).map_err(|error| unwritable(folder, &error))?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temporary
-        .write_all(content)
-        .and_then(|()| temporary.as_file().set_permissions(readable))
-        .and_then(|()| temporary.as_file().sync_all())
-        .map_err(|error| unwritable(path, &error))?;
-    temporary.persist(path).map_err(|error| unwritable(path, &error.error))?;
+    let whole = written_beside(path, content, Access::Public)?;
+    whole.persist(path).map_err(|error| unwritable(path, &error.error))?;
     Ok(())
+}
+
+/// A file without a lasting name in the folder of `path`, whole on the disk.
+fn written_beside(path: &Path, content: &[u8], access: Access) -> Result<NamedTempFile, Problem> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = match access {
+        Access::Secret => 0o600,
+        Access::Public => 0o644,
+    };
+    let mut file = NamedTempFile::new_in(folder).map_err(|error| unwritable(path, &error))?;
+    file.write_all(content)
+        .and_then(|()| file.as_file().set_permissions(Permissions::from_mode(mode)))
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(|error| unwritable(path, &error))?;
+    Ok(file)
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Problem {

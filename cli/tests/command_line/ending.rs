@@ -52,6 +52,23 @@ fn an_answer_that_cannot_be_written_is_not_done() {
     assert_eq!(wrong.status.code(), Some(2));
 }
 
+#[test]
+fn a_key_that_was_not_written_whole_is_not_there() {
+    let world = World::new();
+    let program = world.command("");
+    // The first byte written to a file kills (SIGXFSZ, `setrlimit(2)`).
+    let killed = std::process::Command::new("sh")
+        .args(["-c", "ulimit -f 0; exec \"$0\" key generate key.pem --no-passphrase"])
+        .arg(program.get_program())
+        .current_dir(world.path("."))
+        .output()
+        .unwrap();
+    assert_ne!(killed.status.code(), Some(0));
+    assert!(!world.path("key.pem").exists());
+    world.run("key generate key.pem --no-passphrase").done();
+    world.run("key generate key.pem --no-passphrase").usage();
+}
+
 /// Waits until the process catches SIGTERM.
 fn wait_until_it_listens(child: &Child) {
     let start = Instant::now();
