@@ -63,6 +63,16 @@ pub enum State {
     Ended,
 }
 
+impl State {
+    fn of(held: bool, record: Option<&Record>) -> Self {
+        match (held, record) {
+            (true, Some(_)) => Self::Running,
+            (true, None) => Self::Starting,
+            (false, _) => Self::Ended,
+        }
+    }
+}
+
 /// An instance as listed.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -131,7 +141,7 @@ impl Instances {
     /// All instances, sorted by id.
     ///
     /// # Errors
-    /// [`InstanceError::Io`] if the folder cannot be read, [`InstanceError::BadRecord`].
+    /// [`InstanceError::Io`] if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Instance>, InstanceError> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -145,7 +155,15 @@ impl Instances {
             }
         }
         ids.sort_unstable();
-        ids.iter().map(|id| self.show(id)).collect()
+        let shown = |id: &String| match self.show(id) {
+            // One record that a full disk or a hand damaged must not hide the others; `show` says what it has.
+            Err(InstanceError::BadRecord { id, .. }) => {
+                let held = lock_is_held(&self.folder.join(&id).join(LOCK))?;
+                Ok(Instance { id, state: State::of(held, None), record: None })
+            }
+            shown => shown,
+        };
+        ids.iter().map(shown).collect()
     }
 
     /// One instance.
@@ -155,12 +173,7 @@ impl Instances {
     pub fn show(&self, id: &str) -> Result<Instance, InstanceError> {
         let folder = self.existing(id)?;
         let record = read_record(&folder, id)?;
-        let held = lock_is_held(&folder.join("lock"))?;
-        let state = match (held, &record) {
-            (true, Some(_)) => State::Running,
-            (true, None) => State::Starting,
-            (false, _) => State::Ended,
-        };
+        let state = State::of(lock_is_held(&folder.join(LOCK))?, record.as_ref());
         Ok(Instance { id: id.to_owned(), state, record })
     }
 
@@ -182,12 +195,12 @@ impl Instances {
     pub fn stop(&self, id: &str, patience: Duration) -> Result<Instance, InstanceError> {
         let folder = self.existing(id)?;
         let start = Instant::now();
-        if lock_is_held(&folder.join("lock"))? {
+        if lock_is_held(&folder.join(LOCK))? {
             if let Ok(mut stream) = connect(&folder) {
                 // A supervisor that is just ending closes the socket before it answers: the lock tells.
                 let _ = stream.write_all(STOP);
             }
-            while lock_is_held(&folder.join("lock"))? {
+            while lock_is_held(&folder.join(LOCK))? {
                 if start.elapsed() > patience {
                     return Err(InstanceError::StillRunning {
                         id: id.to_owned(),
@@ -209,7 +222,7 @@ impl Instances {
         self.sweep();
         let folder = self.folder.join(id);
         DirBuilder::new().mode(0o700).create(&folder).map_err(at(&folder))?;
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let lock =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| at(&path)(e.into()))?;
@@ -248,6 +261,7 @@ pub(crate) fn clear(folder: &Path) {
     let _ = fs::remove_dir_all(&machine);
 }
 const RECORD: &str = "instance.json";
+const LOCK: &str = "lock";
 const SOCKET: &str = "control.sock";
 const STOP: &[u8] = b"stop\n";
 
@@ -402,6 +416,12 @@ mod tests {
         drop(held);
         assert_eq!(instances.show("web-1").unwrap().state, State::Ended);
         assert_eq!(instances.list().unwrap().len(), 1);
+
+        let held = instances.begin("web-2").unwrap();
+        fs::write(held.folder().join(RECORD), "{").unwrap();
+        assert!(matches!(instances.show("web-2"), Err(InstanceError::BadRecord { .. })));
+        let states: Vec<_> = instances.list().unwrap().into_iter().map(|instance| instance.state).collect();
+        assert_eq!(states, [State::Ended, State::Starting], "a damaged record hides no other instance");
     }
 
     #[test]
