@@ -28,9 +28,12 @@ pub struct Tested {
 }
 
 impl Tested {
-    /// Asks the recipe CRL again: building took minutes.
+    /// Asks again whether anything is revoked: building took minutes. The site is read anew, because the CRLs of VOs' CAs
+    /// and the anchors themselves may have changed meanwhile too.
     pub(super) fn check_revocation(&self, site: &Site, now: Timestamp) -> Result<Clear, Stopped> {
+        let site = &Site::open(site.layout().root())?;
         let clear = self.sealed.scanned.clear();
+        clear.verified().verify_again(site, now)?;
         let mut selectors = selectors_of(clear.verified());
         selectors.extend(selectors_of_site(&self.sealed.base, &self.sealed.site_recipes));
         ask_at_least(site, &selectors, clear.number(), now)

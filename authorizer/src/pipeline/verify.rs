@@ -2,7 +2,7 @@
 
 use recipe_spec::{Code, Limits, Recipe, Timestamp};
 use semver::Version;
-use signer::{VerifiedSigner, verify_signed_recipe};
+use signer::{VerifiedSigner, verify_signed_recipe, verify_signed_recipe_at};
 
 use crate::intake::{Intake, SourceRef};
 use crate::ledger::{Asked, Ledger};
@@ -54,6 +54,13 @@ impl VerifiedRecipe {
         let mut ledger = Ledger::open(&site.layout().ledger())?;
         ledger.record_verified(&info.name, &info.version, recipe.digest(), asked, now)?;
         Ok(Self { recipe, envelope, signer, source: intake.source, verified_at: now })
+    }
+
+    /// Verifies the signature once more, under what `site` trusts now: the chain as it was when it was first verified,
+    /// revocation as it is `now`.
+    pub(super) fn verify_again(&self, site: &Site, now: Timestamp) -> Result<(), Stopped> {
+        let _ = verify_signed_recipe_at(&self.envelope, &self.recipe, site.trust(), self.verified_at, now)?;
+        Ok(())
     }
 
     /// The recipe.
