@@ -79,7 +79,10 @@ impl Site {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
-        // `a/..` or `/` has no name to give to a new folder.
+        // An empty folder may be named `.`, which cannot be moved onto.
+        let found = fs::canonicalize(folder);
+        let folder = found.as_deref().unwrap_or(folder);
+        // `/` has no name to give to a new folder.
         let name = folder.file_name().ok_or_else(|| io(ErrorKind::InvalidInput.into()))?;
         let parent = match folder.parent() {
             Some(parent) if parent != Path::new("") => parent,

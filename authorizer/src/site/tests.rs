@@ -178,6 +178,21 @@ fn a_site_that_cannot_be_finished_is_not_begun() {
 }
 
 #[test]
+fn an_empty_folder_becomes_a_site_whatever_way_it_is_named() {
+    let place = Place::new();
+    fs::create_dir(place.site()).unwrap();
+    let _ = Site::init(&place.site().join("../site/.."), &options(None)).unwrap_err();
+    let _ = Site::init(&place.site().join("../site"), &options(None)).unwrap();
+    assert_eq!(place.entries(), BTreeSet::from(["site".to_owned()]));
+    let other = Place::new();
+    let inside = other.folder.path().join("x/..");
+    let _ = Site::init(&inside, &options(None)).unwrap_err();
+    fs::create_dir(other.site()).unwrap();
+    fs::create_dir(other.folder.path().join("x")).unwrap();
+    let _ = Site::init(&other.folder.path().join("x/../site/./../site"), &options(None)).unwrap();
+}
+
+#[test]
 fn site_recipes_are_copied_in_the_order_of_their_names() {
     let place = Place::new();
     let recipes = recipes_folder();
