@@ -74,6 +74,7 @@ fn selectors(authorization: &VerifiedAuthorization) -> Vec<Selector> {
         Selector::SignerKey(recipe.signer.spki.sha256),
         Selector::BaseImage(predicate.base.sha256),
     ];
+    selectors.extend(Selector::of_signer(authorization.signer()));
     selectors.extend(predicate.site_recipes.iter().map(|recipe| Selector::SiteRecipe(recipe.sha256)));
     selectors
 }
