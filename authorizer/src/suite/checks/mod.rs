@@ -9,6 +9,7 @@ mod hooks;
 mod kernel;
 mod listening;
 mod modules;
+mod mounts;
 mod setuid;
 mod site_recipe;
 mod sshd;
@@ -57,6 +58,7 @@ pub(super) const CHECKS: &[Check] = &[
     cron::CHECK,
     modules::CHECK,
     world_writable::CHECK,
+    mounts::CHECK,
     hooks::CHECK,
     kernel::CHECK,
     site_recipe::CHECK,
