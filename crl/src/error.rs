@@ -169,7 +169,9 @@ impl CrlError {
     pub fn code(&self) -> Code {
         match self {
             Self::Io { source, .. } if is_full(source) => Code::HostFull,
-            Self::Missing { .. } | Self::Io { .. } | Self::Busy { .. } => Code::CrlMissing,
+            // Somebody else was slow: nothing was decided about the list.
+            Self::Busy { .. } => Code::HostFailed,
+            Self::Missing { .. } | Self::Io { .. } => Code::CrlMissing,
             // Stale or missing revocation data of the CA keeps its name; any other fault of the envelope is the list's.
             Self::Envelope(error) => match error.code() {
                 code @ (Code::CrlMissing | Code::CrlExpired) => code,

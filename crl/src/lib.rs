@@ -22,6 +22,7 @@
 //! | `CRL_FORK` | the next number, but it names another list before it; or a higher number issued earlier |
 //! | `CLOCK_BACKWARD` | the clock is behind the issue of a list seen before |
 //! | `HOST_FULL` | no room to keep list or state |
+//! | `HOST_FAILED` | another process held list or state too long |
 
 pub mod body;
 mod error;
