@@ -117,10 +117,10 @@ pub(crate) enum Command {
         after_help = "Example:\n  countersign authorize https://git.example.org/atlas/recipes.git --path web"
     )]
     Authorize {
-        /// Git repository: a local path, git:// or https://, with an optional #BRANCH
+        /// Git repository: a local path, git:// or https://, with an optional #REVISION: branch, tag or commit
         source: String,
-        /// The recipe's folder inside the repository
-        #[arg(long, value_name = "PATH", default_value = "")]
+        /// The recipe's folder inside the repository, if not the top
+        #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
         path: String,
         /// Allow a version below the highest authorized one, if it is exactly this
         #[arg(long, value_name = "VERSION")]
@@ -133,9 +133,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  countersign revoke atlas/web@1.4.0 --reason keyCompromise\n  countersign revoke key:<sha256> --reason keyCompromise"
     )]
     Revoke {
-        /// VO/NAME@VERSION, or recipe:, key:, certificate:ISSUER:, base:, site-recipe: or authorization: with a digest
+        /// VO/NAME@VERSION; recipe:, key:, base:, site-recipe: or authorization: and a SHA-256; or
+        /// certificate:ISSUER:SERIAL with the SHA-256 of the issuer's DER name and the serial number in hex
         selector: String,
-        /// Why, as RFC 5280 names it
+        /// Why: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation,
+        /// certificateHold, privilegeWithdrawn or aACompromise
         #[arg(long, value_name = "REASON", default_value = "unspecified")]
         reason: String,
         #[command(flatten)]
