@@ -5,6 +5,8 @@ use serde_json::json;
 pub use crate::descriptors::{FdSet, Inherited};
 use crate::spec::{Forward, Network};
 
+/// Name of the control port in QEMU's events.
+pub(crate) const CONTROL_PORT: &str = "control";
 /// The machine type. `pc` boots no faster (within the noise of four boots each); this one can be had without disk controllers
 /// and other devices that nobody uses, and its virtio devices have no legacy interface.
 pub const MACHINE_TYPE: &str = "q35";
@@ -146,14 +148,14 @@ fn monitor(launch: &Launch) -> Vec<String> {
 /// The virtio-serial ports: each has a name that the agent looks for.
 fn ports(launch: &Launch) -> Vec<String> {
     let mut out = strings(["-device", "virtio-serial-pci,id=ports"]);
-    let control = Some(("control", guest::control::PORT, launch.control));
+    let control = Some((CONTROL_PORT, guest::control::PORT, launch.control));
     let relay = launch.relay.map(|relay| ("relay", guest::relay::PORT, relay));
     for (id, name, descriptor) in control.into_iter().chain(relay) {
         out.extend(strings([
             "-chardev",
             &format!("socket,id={id},fd={descriptor}"),
             "-device",
-            &format!("virtserialport,bus=ports.0,chardev={id},name={name}"),
+            &format!("virtserialport,bus=ports.0,id={id},chardev={id},name={name}"),
         ]));
     }
     out

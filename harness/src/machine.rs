@@ -5,6 +5,8 @@ mod launch;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use guest::control::{Exec, Exited, Hello, Request, StepOutcome};
@@ -42,6 +44,8 @@ pub struct Machine {
     overlays: Vec<(String, PathBuf)>,
     /// Which overlay the guest writes to.
     top: usize,
+    /// It was told to power off: the agent may go.
+    leaving: Arc<AtomicBool>,
     phase: Phase,
     run_dir: PathBuf,
     user: UserLease,
@@ -233,6 +237,7 @@ impl Machine {
     /// As [`Machine::ping`]; `HOST_FULL` if the host could not keep what was written.
     pub fn power_off(mut self, timeout: Duration) -> Result<Sealed, HarnessError> {
         let start = Instant::now();
+        self.leaving.store(true, Ordering::Release);
         self.done(&Request::PowerOff, "power off")?;
         match self.process.wait(timeout.saturating_sub(start.elapsed())) {
             Some(status) if status.success() && self.process.fault().is_none() => {}
@@ -371,6 +376,7 @@ impl Machine {
                 limit.as_secs_f64()
             )),
             Some(Fault::Panic) => End::OfGuest("the guest's kernel panicked".into()),
+            Some(Fault::AgentGone) => End::OfGuest("the agent let go of the control port".into()),
             None if status.success() => End::OfGuest(format!("the guest ended by itself during {request}")),
             None => {
                 let reason = format!("QEMU ended with {status} during {request}; {}", self.process.errors());

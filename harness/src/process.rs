@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     HostFull,
     /// The guest's kernel panicked.
     Panic,
+    /// The agent's hold on the control port ended: whatever speaks there now is another.
+    AgentGone,
 }
 
 /// Ends a process, never another one that has its number by then.

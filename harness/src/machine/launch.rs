@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use super::{CONSOLE_LOG, MONITOR_TIME, Machine, Phase};
 use crate::accelerator::Accelerator;
-use crate::arguments::{Disk, Launch, Processor, arguments};
+use crate::arguments::{CONTROL_PORT, Disk, Launch, Processor, arguments};
 use crate::artifact::{Part, open_disk, read_boot_file, sealed_memory};
 use crate::confinement::{self, UserLease};
 use crate::console::{Console, Log};
@@ -80,9 +82,10 @@ impl Machine {
         let console = Console::follow(console.0, Some(log)).map_err(failed)?;
         let process =
             Process::spawn(command, descriptors.into_mappings(), spec.limits.wall_clock).map_err(failed)?;
-        let killer = process.killer();
+        let leaving = Arc::new(AtomicBool::new(false));
+        let mut watch = Watch { killer: process.killer(), leaving: Arc::clone(&leaving), held: false };
         let mut machine = Self {
-            qmp: Qmp::new(monitor.0, move |event, data| on_event(&killer, event, data)).map_err(failed)?,
+            qmp: Qmp::new(monitor.0, move |event, data| watch.on_event(event, data)).map_err(failed)?,
             wire: Wire::new(control.0).map_err(failed)?,
             relay: relay_stream
                 .zip(spec.relay)
@@ -99,6 +102,7 @@ impl Machine {
             console,
             overlays,
             top: 0,
+            leaving,
             run_dir: spec.run_dir,
             user,
         };
@@ -107,14 +111,33 @@ impl Machine {
     }
 }
 
-/// Events that end a machine: QEMU pauses a guest whose disk cannot grow, and nobody would ever resume it.
-fn on_event(killer: &Killer, event: &str, data: &Value) {
-    match event {
-        "BLOCK_IO_ERROR" if data.get("nospace") == Some(&Value::Bool(true)) => {
-            killer.kill_for(Fault::HostFull)
+/// Listens for what QEMU itself sees of a machine.
+struct Watch {
+    killer: Killer,
+    leaving: Arc<AtomicBool>,
+    held: bool,
+}
+
+impl Watch {
+    fn on_event(&mut self, event: &str, data: &Value) {
+        if let Some(fault) = self.fault(event, data) {
+            self.killer.kill_for(fault);
         }
-        "GUEST_PANICKED" => killer.kill_for(Fault::Panic),
-        _ => {}
+    }
+
+    /// What ends the machine. QEMU pauses a guest whose disk cannot grow, and nobody would ever resume it.
+    fn fault(&mut self, event: &str, data: &Value) -> Option<Fault> {
+        match event {
+            "BLOCK_IO_ERROR" if data["nospace"] == true => Some(Fault::HostFull),
+            "GUEST_PANICKED" => Some(Fault::Panic),
+            // The agent opens its port before the disk's first program and never closes it. QEMU may pass over a closing
+            // that is followed by an opening within a second, so a second opening tells as much.
+            "VSERPORT_CHANGE" if data["id"] == CONTROL_PORT && !self.leaving.load(Ordering::Acquire) => {
+                let first = data["open"] == true && !std::mem::replace(&mut self.held, true);
+                (!first).then_some(Fault::AgentGone)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -186,4 +209,42 @@ fn console_log(run_dir: &Path, limit: u64) -> Result<Log, HarnessError> {
     let path = run_dir.join(CONSOLE_LOG);
     let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
     Ok(Log { file: file.map_err(|source| HarnessError::system("create", &path, source))?, limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::process::Process;
+
+    fn watch(process: &Process) -> Watch {
+        Watch { killer: process.killer(), leaving: Arc::default(), held: false }
+    }
+
+    #[test]
+    fn whoever_takes_the_agents_port_is_not_the_agent() {
+        let process = Process::spawn(Command::new("true"), Vec::new(), None).unwrap();
+        let change = |id: &str, open: bool| json!({"id": id, "open": open});
+        let mut watch = watch(&process);
+        let mut fault = |data: Value| watch.fault("VSERPORT_CHANGE", &data);
+        assert_eq!(fault(change("control", true)), None);
+        assert_eq!(fault(change("relay", false)), None);
+        assert_eq!(fault(change("control", true)), Some(Fault::AgentGone), "a closing that was passed over");
+        assert_eq!(fault(change("control", false)), Some(Fault::AgentGone));
+        watch.leaving.store(true, Ordering::Release);
+        assert_eq!(watch.fault("VSERPORT_CHANGE", &change("control", false)), None, "powering off");
+    }
+
+    #[test]
+    fn a_full_host_and_a_panic_end_a_machine() {
+        let process = Process::spawn(Command::new("true"), Vec::new(), None).unwrap();
+        let mut watch = watch(&process);
+        assert_eq!(watch.fault("BLOCK_IO_ERROR", &json!({"nospace": true})), Some(Fault::HostFull));
+        assert_eq!(watch.fault("BLOCK_IO_ERROR", &json!({"nospace": false})), None);
+        assert_eq!(watch.fault("GUEST_PANICKED", &json!({})), Some(Fault::Panic));
+        assert_eq!(watch.fault("STOP", &Value::Null), None);
+    }
 }
