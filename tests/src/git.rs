@@ -62,8 +62,13 @@ impl Daemon {
             .and_then(|listener| listener.local_addr())
             .expect("a free port on loopback")
             .port();
+        // The daemon itself and not `git daemon`, which would be a parent that dies alone.
+        let programs = Command::new("git").arg("--exec-path").output().expect("git starts").stdout;
+        let daemon = Path::new(String::from_utf8_lossy(&programs).trim()).join("git-daemon");
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "git", "daemon", "--export-all", "--reuseaddr"])
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(daemon)
+            .args(["--export-all", "--reuseaddr"])
             .args(["--listen=127.0.0.1", &format!("--port={port}")])
             .arg(format!("--base-path={}", folder.display()))
             .arg(folder)
@@ -91,8 +96,6 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // `git daemon` is a child of `git`: end both.
-        let _ = Command::new("pkill").args(["-TERM", "-P", &self.child.id().to_string()]).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
