@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use authorizer::authorization::{Authorization, VerifiedAuthorization};
 use authorizer::base::{self, VerifiedBase};
+use authorizer::ledger::Ledger;
 use authorizer::pipeline::ask_at_least;
 use authorizer::publication::{self, AUTHORIZATION_FILE, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER};
 use authorizer::site::Site;
@@ -69,6 +70,9 @@ impl Deployable {
     pub fn check(order: &Order, site: &Site, now: Timestamp) -> Result<Self, Stopped> {
         let published =
             publication::lookup(&site.layout().authorizations(), &order.name, order.version.as_ref())?;
+        if order.version.is_none() {
+            not_older_than_known(&published, site)?;
+        }
         let file =
             published.file(AUTHORIZATION_FILE).ok_or_else(|| missing(&published, AUTHORIZATION_FILE))?;
         let authorization = Authorization::verify(file, site.pins(), site.id(), now)?;
@@ -130,6 +134,24 @@ fn missing(published: &Published, file: &str) -> Stopped {
         Code::NotAuthorized,
         format!("{}@{} was published without {file}", published.name, published.version),
     )
+}
+
+/// A name alone never leads to less than the highest version that this site has authorized, whatever the repository of
+/// authorizations offers.
+fn not_older_than_known(published: &Published, site: &Site) -> Result<(), Stopped> {
+    let ledger = Ledger::open(&site.layout().ledger())?;
+    let offered = &published.version;
+    match ledger.highest_authorized(&published.name).filter(|highest| *highest > offered) {
+        None => Ok(()),
+        Some(highest) => Err(Stopped::new(
+            Code::VersionRollback,
+            format!("{} {highest} was authorized here, the repository offers {offered}", published.name),
+        )
+        .hint(format!(
+            "restore the repository of authorizations, or deploy {}@{offered} by its version",
+            published.name
+        ))),
+    }
 }
 
 /// The recipe as it was published with its authorization.

@@ -51,6 +51,7 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     assert_eq!(deployed.status, 2, "a port of 0 is no port: {}", deployed.stderr);
     let _ = site.run(["deploy", "atlas/web", "--forward", "2222:22"]).refused("NOT_AUTHORIZED");
     tampered_files_are_refused_before_a_machine_starts(&site);
+    an_older_repository_is_no_way_back(&site);
 
     let port = free_port();
     let deployed = site.run(["deploy", "atlas/web", "--forward", &format!("{port}:80")]).done();
@@ -151,6 +152,20 @@ fn tampered_files_are_refused_before_a_machine_starts(site: &Site) {
         let _ = site.run(["deploy", "atlas/web"]).refused("BASE_MISMATCH");
         undo();
     }
+}
+
+/// The site remembers a higher version than its repository of authorizations offers: a name does not lead back.
+fn an_older_repository_is_no_way_back(site: &Site) {
+    let ledger = site.folder.join("state/ledger.jsonl");
+    let before = fs::read_to_string(&ledger).unwrap();
+    let authorized = before.lines().last().unwrap();
+    assert!(authorized.contains("1.0.0"), "{authorized}");
+    let verified = before.lines().next().unwrap();
+    let higher =
+        format!("{before}{}\n{}\n", verified.replace("1.0.0", "1.1.0"), authorized.replace("1.0.0", "1.1.0"));
+    fs::write(&ledger, higher).unwrap();
+    let _ = site.run(["deploy", "atlas/web"]).refused("VERSION_ROLLBACK");
+    fs::write(&ledger, before).unwrap();
 }
 
 /// Flips a bit in the middle of a file, whatever its mode, and gives the way back.

@@ -30,7 +30,7 @@ const LINES: usize = 3;
 /// What an authorization must show before it counts, when it is made and whenever it is read: signed is not enough.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortcoming {
-    /// No test ran, or not all passed.
+    /// No test of the site ran, or not all tests passed.
     #[error("{}", failed_tests(names))]
     Tests {
         /// Those that did not pass, `suite/name`; empty if there were none at all.
@@ -43,7 +43,7 @@ pub enum Shortcoming {
     #[error("no recipe CRL was consulted")]
     Crl,
     /// Nothing would be deployed.
-    #[error("it names no layer of the VO's recipe")]
+    #[error("it names no layer of the VO's recipe, or none of the site's")]
     Layers,
     /// It would never have been valid.
     #[error("it ends at {not_after}, not after its beginning at {issued_at}")]
@@ -56,7 +56,11 @@ pub enum Shortcoming {
 }
 
 fn failed_tests(names: &[String]) -> String {
-    if names.is_empty() { "no test ran".to_owned() } else { format!("not passed: {}", names.join(", ")) }
+    if names.is_empty() {
+        "no test of the site ran".to_owned()
+    } else {
+        format!("not passed: {}", names.join(", "))
+    }
 }
 
 impl Shortcoming {
@@ -130,7 +134,8 @@ fn suffices(predicate: &AuthorizationPredicate) -> Result<(), Shortcoming> {
         .filter(|test| test.result != TestVerdict::Passed)
         .map(|test| format!("{}/{}", test.suite.as_str(), test.name))
         .collect();
-    if predicate.tests.is_empty() || !names.is_empty() {
+    let of_the_site = predicate.tests.iter().any(|test| test.suite == TestSuite::Site);
+    if !of_the_site || !names.is_empty() {
         return Err(Shortcoming::Tests { names });
     }
     if predicate.scan.decision == ScanDecision::Review && predicate.reviews.is_empty() {
@@ -139,7 +144,8 @@ fn suffices(predicate: &AuthorizationPredicate) -> Result<(), Shortcoming> {
     if predicate.crls.is_empty() {
         return Err(Shortcoming::Crl);
     }
-    if !predicate.layers.iter().any(|layer| layer.role == LayerRole::Vo) {
+    let has_layer = |role| predicate.layers.iter().any(|layer| layer.role == role);
+    if !has_layer(LayerRole::Vo) || !has_layer(LayerRole::Site) {
         return Err(Shortcoming::Layers);
     }
     if not_after <= issued_at {
