@@ -179,7 +179,9 @@ fn read_port(mut port: UnixStream, shared: &Arc<Shared>, serve: &Arc<dyn Fn(Stre
             Err(guest::frame::FrameError::Io(_)) => break None,
             Err(error) => break Some(error.to_string()),
         };
-        match take(&mut shared.lock(), frame) {
+        // Not held in the arms: a stream that gets no thread is closed there, and closing takes the lock.
+        let taken = take(&mut shared.lock(), frame);
+        match taken {
             Ok(None) => {}
             Ok(Some(id)) => start(shared, id, Arc::clone(serve)),
             Err(reason) => break Some(reason),
