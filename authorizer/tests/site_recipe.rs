@@ -142,6 +142,12 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     building.write_file(DECLARED_FILE, 0o644, &declared).unwrap();
     // What a careless VO's recipe may leave.
     run(&mut building, "useradd careless && passwd -d careless");
+    // And a hostile one: rules of its own with a mark that looks like the site's, options before sshd's file.
+    run(
+        &mut building,
+        "echo \"# declared $(sha256sum </run/countersign/declared.json | cut -c1-64)\" >/etc/nftables.conf\n\
+         echo 'SSHD_OPTS=\"-o PermitRootLogin=yes\"' >/etc/default/ssh",
+    );
     let first = apply(&mut building, &baseline());
     eprintln!("{first:#?}");
     for (step, outcome) in apply(&mut building, &baseline()) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use guest::facts::SmallFile;
+use guest::facts::{Facts, SmallFile};
 use serde::{Deserialize, Serialize};
 
 use super::super::pattern::Pattern;
@@ -28,8 +28,16 @@ const MAX_DEPTH: usize = 16;
 
 pub(super) const CHECK: Check = Check {
     name: "sshd",
-    lists: &["sshd"],
+    lists: &["sshd", "processes"],
     run: |evidence, config, complaints| {
+        let usual: Vec<&str> = servers(evidence.base).collect();
+        for command in servers(evidence.now).filter(|command| !usual.contains(command)) {
+            complaints.add(
+                command,
+                "is how sshd was started, and not how the base starts it",
+                "leave its command line alone: options there come before every file",
+            );
+        }
         let mut settings = Settings::default();
         settings.read(&evidence.now.sshd, MAIN, 0);
         for problem in &settings.unseen {
@@ -85,6 +93,20 @@ pub(super) const CHECK: Check = Check {
         }
     },
 };
+
+/// The command lines of the servers that the service manager started. A server shows its own with its state behind it.
+fn servers(facts: &Facts) -> impl Iterator<Item = &str> {
+    facts
+        .processes
+        .iter()
+        .filter(|process| {
+            process.parent == 1 && process.exe.as_deref().is_some_and(|exe| exe.ends_with("/sshd"))
+        })
+        .map(|process| {
+            let command = process.command.strip_prefix("sshd: ").unwrap_or(&process.command);
+            command.split_once(" [listener]").map_or(command, |(command, _)| command)
+        })
+}
 
 #[derive(Clone)]
 struct Setting {
@@ -171,6 +193,8 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use guest::facts::Process;
+
     use crate::suite::fixture::{Machine, small_file};
 
     const DROP_IN: &str = "/etc/ssh/sshd_config.d/00-countersign.conf";
@@ -232,7 +256,34 @@ mod tests {
     }
 
     #[test]
+    fn a_running_server_has_the_bases_command_line() {
+        let server = |title: &str| Process {
+            pid: 7,
+            parent: 1,
+            uid: 0,
+            exe: Some("/usr/sbin/sshd".to_owned()),
+            command: title.to_owned(),
+        };
+        let mut machine = machine(INCLUDE, CLOSED);
+        machine.base.processes = vec![server("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups")];
+        machine.now.processes = vec![server("sshd: /usr/sbin/sshd -D [listener] 1 of 3-9 startups")];
+        machine.passes("sshd", "", "");
+        for title in [
+            "sshd: /usr/sbin/sshd -D -o PermitRootLogin=yes [listener] 0 of 10-100 startups",
+            "/usr/sbin/sshd -D -f /opt/x",
+        ] {
+            machine.now.processes = vec![server(title)];
+            machine.fails("sshd", "", "", "-D -");
+        }
+        machine.now.processes[0].parent = 6;
+        machine.passes("sshd", "", "");
+    }
+
+    #[test]
     fn other_ways_in_are_forbidden() {
+        for line in ["Match all\nChallengeResponseAuthentication yes\n", "HostKey /opt/x\n"] {
+            machine(&format!("{CLOSED}{line}"), "").fails("sshd", "", "", "another way in");
+        }
         let other = format!("{CLOSED}AuthorizedKeysFile /tmp/keys\n");
         machine(INCLUDE, &other).fails("sshd", "", "", "authorizedkeysfile");
     }
