@@ -15,12 +15,14 @@ echo '[ -e /conf/param.conf ] && . /conf/param.conf' >>/scripts/init-bottom/ORDE
 ";
 
 /// Runs when the root file system is mounted and nothing of it has run yet. Only klibc and busybox-less
-/// tools may be there, so the agent does everything but load its driver.
+/// tools may be there, so the agent does everything but load its driver. Without it the boot stops here: a program of the
+/// disk that opened the port instead could speak as the agent.
 const START: &str = "\
 #!/bin/sh
 [ \"$1\" = prereqs ] && exit 0
 /sbin/modprobe -q virtio_console
-/countersign-agent disk \"$rootmnt\"
+/countersign-agent disk \"$rootmnt\" && exit 0
+while :; do sleep 60; done
 ";
 
 /// The initramfs of a machine with a disk: the base's own, then the agent's injection.
@@ -161,6 +163,18 @@ mod tests {
         "00000000",
         "TRAILER!!!\0\0\0\0",
     );
+
+    #[test]
+    fn without_the_agent_the_boot_does_not_go_on() {
+        let status = |agent: &str| {
+            let script = START.replace("/sbin/modprobe", "true").replace("/countersign-agent", agent);
+            let run =
+                std::process::Command::new("timeout").args(["0.5", "sh", "-c", &script]).status().unwrap();
+            run.code()
+        };
+        assert_eq!(status("true"), Some(0));
+        assert_eq!(status("false"), Some(124), "it went on");
+    }
 
     #[test]
     fn an_archive_has_these_bytes() {

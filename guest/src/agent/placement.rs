@@ -47,7 +47,7 @@ pub(crate) fn place(root: &str) -> Result<(), Fatal> {
         .stdout(Stdio::piped())
         .spawn()?;
     let said = child.stdout.take().is_some_and(|pipe| wait_ready(pipe, HELLO_LIMIT));
-    if said { Ok(()) } else { Err("the agent did not reach the host, the boot goes on without it".into()) }
+    if said { Ok(()) } else { Err("the agent did not reach the host; the boot ends here".into()) }
 }
 
 fn wait_ready(mut pipe: ChildStdout, limit: Duration) -> bool {
