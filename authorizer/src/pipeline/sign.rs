@@ -10,7 +10,6 @@ use serde::Serialize;
 use signer::Signer;
 
 use super::Authorized;
-use super::site_recipes;
 use super::trial::Tested;
 use crate::authorization::{
     self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, LayerEvidence, RecipeEvidence,
@@ -77,7 +76,7 @@ pub(super) fn countersign(
         scan: sealed.scanned.report().json_lines().into_bytes(),
         policy: json_line(&PolicyInForce {
             policy: &site.config().policy,
-            suite: digest_of(&site_recipes::suite_text(site)?),
+            suite: DigestSet { sha256: tested.suite },
         })?,
         build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
         tests: json_line(&tested.tests)?,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use recipe_spec::{Code, Limits, Recipe};
+use recipe_spec::{Code, Limits, Recipe, Sha256Digest};
 
 use crate::intake;
 use crate::site::Site;
@@ -27,15 +27,17 @@ pub(super) fn load(site: &Site) -> Result<Vec<Recipe>, Stopped> {
 /// Longest suite file that is read, in bytes.
 const MAX_SUITE: u64 = 1 << 20;
 
-/// The configuration of the site's security tests.
-pub(super) fn suite(site: &Site) -> Result<SuiteConfig, Stopped> {
-    let text = String::from_utf8(suite_text(site)?).map_err(Stopped::internal)?;
-    SuiteConfig::parse(&text)
-        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", site.suite().display())))
+/// The configuration of the site's security tests, and the digest of the bytes that it was read from.
+pub(super) fn suite(site: &Site) -> Result<(SuiteConfig, Sha256Digest), Stopped> {
+    let bytes = suite_bytes(site)?;
+    let digest = Sha256Digest::of(&bytes);
+    let text = String::from_utf8(bytes).map_err(Stopped::internal)?;
+    let suite = SuiteConfig::parse(&text)
+        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", site.suite().display())))?;
+    Ok((suite, digest))
 }
 
-/// The bytes of that configuration.
-pub(super) fn suite_text(site: &Site) -> Result<Vec<u8>, Stopped> {
+fn suite_bytes(site: &Site) -> Result<Vec<u8>, Stopped> {
     let path = site.suite();
     let mut text = Vec::new();
     File::open(&path)

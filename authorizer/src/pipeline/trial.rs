@@ -5,7 +5,7 @@
 
 use crl::Clear;
 use harness::{DiskSpec, Machine};
-use recipe_spec::{Code, Timestamp};
+use recipe_spec::{Code, Sha256Digest, Timestamp};
 
 use super::build::Sealed;
 use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
@@ -25,6 +25,8 @@ pub struct Tested {
     pub(super) sealed: Sealed,
     pub(super) tests: Vec<TestResult>,
     pub(super) facts: Vec<u8>,
+    /// What the site's tests were configured by.
+    pub(super) suite: Sha256Digest,
 }
 
 impl Tested {
@@ -48,6 +50,7 @@ pub(super) fn run(
     journal: &mut Journal<'_>,
 ) -> Result<Tested, Stopped> {
     let recipe = sealed.scanned.clear().verified().recipe();
+    let (config, suite) = site_recipes::suite(site)?;
     let mut machine = journal.stage(
         Stage::BootSealed,
         |_: &Machine| machines.described(),
@@ -70,7 +73,7 @@ pub(super) fn run(
             let facts = machine.facts()?;
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
             let results =
-                suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &site_recipes::suite(site)?);
+                suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
             all_passed(&results)?;
             Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
@@ -88,7 +91,7 @@ pub(super) fn run(
     )?;
     tests.extend(of_vo);
     drop(machine);
-    Ok(Tested { sealed, tests, facts })
+    Ok(Tested { sealed, tests, facts, suite })
 }
 
 fn passed(results: &[TestResult]) -> String {
