@@ -72,8 +72,7 @@ pub(super) fn run(
         |journal| {
             let facts = machine.facts()?;
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
-            let results =
-                suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &config);
+            let results = suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
             all_passed(&results)?;
             Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
