@@ -50,11 +50,8 @@ pub struct Facts {
     pub cron: Vec<SmallFile>,
     /// Names in `/proc/modules`.
     pub modules: Vec<String>,
-    /// Files that make the kernel, the loader, a login, a package or a network run something, in `/etc`: `apt/apt.conf`,
-    /// `apt/apt.conf.d`, `bash.bashrc`, `binfmt.d`, `dhcp/dhclient-{enter,exit}-hooks.d`, `environment`, `init.d`, `ld.so.conf`,
-    /// `ld.so.conf.d`, `ld.so.preload`, `modprobe.d`, `modules`, `modules-load.d`, `network/if-{pre-up,up,down,post-down}.d`,
-    /// `NetworkManager/dispatcher.d`, `pam.d`, `polkit-1`, `profile`, `profile.d`, `rc.local`, `tmpfiles.d`, `udev/rules.d`,
-    /// `update-motd.d`, `xdg/autostart`; and dot files directly in `/root`.
+    /// Files that make the kernel, the loader, the device manager, a login, a package, a bus or a network run something or grant
+    /// something: the places that `agent/facts/places.rs` lists as `HOOKS`, and dot files directly in `/root`.
     pub hooks: Vec<SmallFile>,
     /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there or the kernel has not
     /// loaded nf_tables.

@@ -11,7 +11,7 @@ use super::{Absence, Notes, proc_text};
 use crate::agent::sight::{Proc, ended, process};
 
 const NAME: &str = "listening";
-/// `TCP_LISTEN` and, for UDP and raw, `TCP_CLOSE`: not connected (net/tcp_states.h).
+/// `TCP_LISTEN` and, for UDP, `TCP_CLOSE`: not connected (net/tcp_states.h). A raw socket receives in any state.
 const LISTEN: &str = "0A";
 const NOT_CONNECTED: &str = "07";
 /// Open descriptors of one process that are looked at.
@@ -28,21 +28,21 @@ const NO_SCTP: Absence = Absence::Normal;
 struct Table {
     file: &'static str,
     protocol: &'static str,
-    state: &'static str,
+    state: Option<&'static str>,
     absence: Absence,
 }
 
 const TABLES: [Table; 10] = [
-    Table { file: "tcp", protocol: "tcp", state: LISTEN, absence: Absence::Told },
-    Table { file: "tcp6", protocol: "tcp", state: LISTEN, absence: NO_IPV6 },
-    Table { file: "udp", protocol: "udp", state: NOT_CONNECTED, absence: Absence::Told },
-    Table { file: "udp6", protocol: "udp", state: NOT_CONNECTED, absence: NO_IPV6 },
-    Table { file: "udplite", protocol: "udplite", state: NOT_CONNECTED, absence: NO_UDPLITE },
-    Table { file: "udplite6", protocol: "udplite", state: NOT_CONNECTED, absence: NO_IPV6 },
-    Table { file: "raw", protocol: "raw", state: NOT_CONNECTED, absence: Absence::Told },
-    Table { file: "raw6", protocol: "raw", state: NOT_CONNECTED, absence: NO_IPV6 },
-    Table { file: "icmp", protocol: "icmp", state: NOT_CONNECTED, absence: Absence::Told },
-    Table { file: "icmp6", protocol: "icmp", state: NOT_CONNECTED, absence: NO_IPV6 },
+    Table { file: "tcp", protocol: "tcp", state: Some(LISTEN), absence: Absence::Told },
+    Table { file: "tcp6", protocol: "tcp", state: Some(LISTEN), absence: NO_IPV6 },
+    Table { file: "udp", protocol: "udp", state: Some(NOT_CONNECTED), absence: Absence::Told },
+    Table { file: "udp6", protocol: "udp", state: Some(NOT_CONNECTED), absence: NO_IPV6 },
+    Table { file: "udplite", protocol: "udplite", state: Some(NOT_CONNECTED), absence: NO_UDPLITE },
+    Table { file: "udplite6", protocol: "udplite", state: Some(NOT_CONNECTED), absence: NO_IPV6 },
+    Table { file: "raw", protocol: "raw", state: None, absence: Absence::Told },
+    Table { file: "raw6", protocol: "raw", state: None, absence: NO_IPV6 },
+    Table { file: "icmp", protocol: "icmp", state: None, absence: Absence::Told },
+    Table { file: "icmp6", protocol: "icmp", state: None, absence: NO_IPV6 },
 ];
 
 /// All of the network namespace of process `pid`, sorted, with the programs that hold them. Sockets of vsock(7) have no file.
@@ -82,7 +82,7 @@ fn parse_inet(text: &str, table: &Table, found: &mut Vec<(Socket, u64)>, notes: 
             notes.add(format!("{NAME}: {}", table.file));
             continue;
         };
-        if state != table.state {
+        if table.state.is_some_and(|wanted| wanted != state) {
             continue;
         }
         match (address(local), uid.parse(), inode.parse()) {
@@ -214,6 +214,13 @@ mod tests {
             .collect();
         assert_eq!(said, [("0.0.0.0", 22, 0, 13337), ("127.0.0.1", 8080, 33, 42)]);
         assert!(notes.0.is_empty());
+    }
+
+    #[test]
+    fn a_raw_socket_receives_in_any_state() {
+        let raw = TABLES.iter().find(|table| table.file == "raw").unwrap();
+        let (found, _) = parsed(TCP, raw);
+        assert_eq!(found.len(), 3);
     }
 
     #[test]
