@@ -92,7 +92,8 @@ pub fn authorize(
     })?;
     let clear = journal
         .stage(Stage::Revocation, NotRevoked::detail, |_| NotRevoked::check(verified, site, clock()))?;
-    let scanned = journal.stage(Stage::Scan, ScannedRecipe::detail, |_| ScannedRecipe::scan(clear))?;
+    let scanned = journal
+        .stage(Stage::Scan, ScannedRecipe::detail, |_| ScannedRecipe::scan(clear, &site.config().policy))?;
     let (base, machines) = journal.stage(Stage::Base, base_detail, |journal| {
         let base = base_for(scanned.recipe(), site, clock())?;
         let machines = Machines::prepare(site, &base, workspace.path(), journal)?;

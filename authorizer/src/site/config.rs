@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use recipe_spec::name::BaseName;
 use recipe_spec::text::Malformed;
-use recipe_spec::{OriginName, Sha256Digest, VoName};
+use recipe_spec::{GuestPath, OriginName, Sha256Digest, VoName};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
@@ -172,7 +172,7 @@ pub struct SiteRecipes {
 }
 
 /// `[policy]`. Its digest goes into every authorization made under it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Whether machines may run under software emulation, which is no security boundary by QEMU's own word.
@@ -181,19 +181,11 @@ pub struct Policy {
     pub level: Level,
     /// How long an authorization is valid, in days.
     pub authorization_days: NonZeroU32,
+    /// Programs for which a recipe may ask to be setuid or setgid (`[capabilities] setuid`).
+    pub setuid: Vec<GuestPath>,
 }
 
 impl Policy {
-    /// The policy as one line of JSON, which is what its digest is taken over and what is published as evidence.
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("three plain fields are always JSON"))
-    }
-
-    /// The SHA-256 of [`Policy::to_json`].
-    pub fn digest(&self) -> Sha256Digest {
-        Sha256Digest::of(&self.to_json())
-    }
-
     /// How long an authorization is valid, in seconds.
     pub fn authorization_seconds(&self) -> i64 {
         days(self.authorization_days)

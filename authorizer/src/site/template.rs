@@ -85,6 +85,7 @@ suite = "suites/baseline.toml"
 {emulation}allow_emulation = {allow_emulation}
 level = "recipe"                    # visitor, recipe or menu
 authorization_days = 90             # an authorization is valid this long
+setuid = []                         # programs for which recipes may ask to be setuid or setgid
 
 # The list of what is revoked.
 [crl]

@@ -40,6 +40,12 @@ pub(crate) fn revoke(
     let reason: Reason = reason.parse().map_err(Problem::usage)?;
     let site = site::open(folder)?;
     let lock = site::trust_lock(&site)?;
+    if matches!(&selector, Selector::SignerKey(key) if site.pins().pinned(Role::CrlIssuer).any(|pinned| pinned == *key))
+    {
+        return Err(Problem::usage(
+            "this is the key that signs the recipe CRL, and no list can revoke its own issuer: replace its digest in [pins] crl_issuer of site.toml",
+        ));
+    }
     let issuer = site::signer(&site, Role::CrlIssuer, passphrase)?;
     let list = extend(&site, &lock, &[(selector.clone(), reason, now)], &issuer, now)?;
     // An earlier revocation keeps its reason and date: say what the list says.
