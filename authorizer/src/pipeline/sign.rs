@@ -161,8 +161,8 @@ impl Signed {
         format!("valid until {}", self.not_after)
     }
 
-    /// Moves the layers into the site's store, commits everything to the site's repository, and notes the version as
-    /// authorized. The commit is the moment from which the authorization exists.
+    /// Moves the layers into the site's store, notes the version as authorized, and commits everything to the site's
+    /// repository. The commit is the moment from which the authorization exists.
     pub(super) fn publish(self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<Authorized, Stopped> {
         // What no deployment would accept (an expired countersigner, say) is not published.
         let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
