@@ -170,6 +170,12 @@ pub(crate) enum Command {
         #[arg(long = "forward")]
         forwards: Vec<String>,
     },
+    /// Do one job on hostile bytes, confined; started by other commands
+    #[command(hide = true)]
+    Worker {
+        /// Name of the job
+        job: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -402,6 +408,7 @@ impl Command {
             Self::Instance(InstanceCommand::Logs { .. }) => "instance logs",
             Self::Instance(InstanceCommand::Stop { .. }) => "instance stop",
             Self::Supervise { .. } => "supervise",
+            Self::Worker { .. } => "worker",
         }
     }
 }

@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return not_understood(&error, &words, start),
     };
+    if let Command::Worker { job } = &arguments.command {
+        return ExitCode::from(authorizer::jobs::serve(job));
+    }
     let (name, format) = (arguments.command.name(), arguments.format);
     // A supervisor ends its instance in order when it is asked to end.
     let watched = match arguments.command {
@@ -99,6 +102,7 @@ fn run(arguments: &Arguments) -> Result<Answer, Problem> {
         Command::Deploy { name, forwards } => deploy::deploy(folder, name, forwards, *format),
         Command::Instance(command) => instance::run(folder, command),
         Command::Supervise { name, forwards } => deploy::supervise(folder, name, forwards),
+        Command::Worker { .. } => Err(Problem::usage("a worker is started by other commands")),
     }
 }
 

@@ -1,10 +1,10 @@
-//! Each QEMU runs as a user of its own, with nothing it does not need.
+//! Each QEMU, and each worker, runs as a user of its own, with nothing it does not need.
 //!
 //! ```text
 //! prlimit (memory, file size, descriptors, threads, no core) → setpriv (user, no groups, no capabilities,
 //!   no new privileges, dies with its parent) → qemu-system-x86_64 -sandbox …
 //! ```
-//! A user belongs to one machine at a time: it is taken by a lock on a file, which the kernel lets go when our
+//! A user belongs to one machine or worker at a time: it is taken by a lock on a file, which the kernel lets go when our
 //! process ends, however it ends. Whoever takes a user next first kills what a killed process left running.
 
 use std::ffi::OsString;
@@ -54,7 +54,8 @@ pub struct UserRange {
     pub first: u32,
     /// How many.
     pub count: u32,
-    /// Folder of the lock files. It must be the same for all who use these ids on this host.
+    /// Folder of the lock files. It must be the same for all who use these ids on this host. The folders that workers
+    /// write in lie beside it, in `scratch`.
     pub locks: PathBuf,
 }
 
@@ -88,13 +89,14 @@ impl UserLease {
             };
         }
         let users = &confinement.users;
-        prepare_folder(&users.locks)?;
+        prepare_folder(&users.locks, PRIVATE)?;
         for uid in users.first..users.first.saturating_add(users.count) {
             let path = users.locks.join(uid.to_string());
             let lock = open_lock(&path).map_err(|source| HarnessError::system("open", &path, source))?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
                     sweep(uid)?;
+                    remove_scratch(&scratch_of(users, uid))?;
                     return Ok(Self { uid: Some(uid), _lock: Some(lock) });
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
@@ -108,20 +110,72 @@ impl UserLease {
     pub(crate) fn uid(&self) -> Option<u32> {
         self.uid
     }
+
+    /// Makes an empty folder that belongs to this user and that it can reach; nothing where the user is our own.
+    pub(crate) fn scratch(&self, confinement: &Confinement) -> Result<Option<PathBuf>, HarnessError> {
+        let Some(uid) = self.uid else { return Ok(None) };
+        let path = scratch_of(&confinement.users, uid);
+        let folder = path.parent().unwrap_or(&path);
+        prepare_folder(folder, PASSABLE)?;
+        make_passable(folder.parent().unwrap_or(folder))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .and_then(|()| std::os::unix::fs::chown(&path, Some(uid), Some(uid)))
+            .map_err(|source| HarnessError::system("make", &path, source))?;
+        Ok(Some(path))
+    }
+
+    /// Ends every process of this user, where it is not our own.
+    pub(crate) fn end_all(&self) -> Result<(), HarnessError> {
+        self.uid.map_or(Ok(()), sweep)
+    }
 }
 
-fn prepare_folder(path: &Path) -> Result<(), HarnessError> {
+/// Only root may list it.
+const PRIVATE: u32 = 0o700;
+/// Others may pass through it to what is theirs.
+const PASSABLE: u32 = 0o711;
+
+/// Beside the locks, and outlives a process as they do: who takes the user's lock removes it.
+fn scratch_of(users: &UserRange, uid: u32) -> PathBuf {
+    users.locks.with_file_name("scratch").join(uid.to_string())
+}
+
+fn remove_scratch(path: &Path) -> Result<(), HarnessError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(HarnessError::system("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn prepare_folder(path: &Path, mode: u32) -> Result<(), HarnessError> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(path)
         .and_then(|()| path.symlink_metadata())
         .and_then(|about| {
             if about.is_dir() && about.uid() == 0 {
-                return std::fs::set_permissions(path, Permissions::from_mode(0o700));
+                return std::fs::set_permissions(path, Permissions::from_mode(mode));
             }
             Err(std::io::Error::other("it is not a folder of root's"))
         })
+        .map_err(|source| HarnessError::system("prepare", path, source))
+}
+
+/// Lets others pass through a folder of root's that a stricter umask, or an older version, closed to them.
+fn make_passable(path: &Path) -> Result<(), HarnessError> {
+    let mode = |about: std::fs::Metadata| about.mode() & 0o7777;
+    let open = |mode: u32| match mode | 0o011 {
+        passable if passable == mode => Ok(()),
+        passable => std::fs::set_permissions(path, Permissions::from_mode(passable)),
+    };
+    path.symlink_metadata()
+        .map(mode)
+        .and_then(open)
         .map_err(|source| HarnessError::system("prepare", path, source))
 }
 
@@ -183,40 +237,94 @@ fn is_zombie(pid: Pid) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
+/// What a confined program may use.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// Address space in bytes: memory and every mapped file.
+    pub(crate) address_space: u64,
+    /// Private writable memory in bytes, where that is bounded apart.
+    pub(crate) data: Option<u64>,
+    /// Processor time in seconds. `SIGXCPU` ends the program then, `SIGKILL` a second later.
+    pub(crate) cpu_seconds: Option<u32>,
+    /// Largest file that it may write, in bytes.
+    pub(crate) file_bytes: u64,
+    /// Open descriptors.
+    pub(crate) open_files: u32,
+    /// Threads and processes of its user.
+    pub(crate) threads: u32,
+    /// The one capability that it keeps as a user of its own, as setpriv(1) names it.
+    pub(crate) capability: Option<&'static str>,
+    /// `unshare` by its path, where the program gets a network namespace of its own with nothing in it.
+    pub(crate) unshare: Option<PathBuf>,
+}
+
 /// The whole chain of programs up to and with QEMU; its arguments and descriptors are still to be added.
 pub(crate) fn command(qemu: &Qemu, lease: &UserLease, memory_mib: u32, limits: &MachineLimits) -> Command {
-    let mut command = Command::new(&qemu.prlimit);
+    let bounds = Bounds {
+        address_space: u64::from(memory_mib + limits.overhead_mib) << 20,
+        data: None,
+        cpu_seconds: None,
+        file_bytes: limits.file_bytes,
+        open_files: limits.open_files,
+        threads: limits.threads,
+        capability: None,
+        unshare: None,
+    };
+    confined(&qemu.prlimit, &qemu.setpriv, lease, &bounds, &qemu.program)
+}
+
+/// The chain of programs that ends with `program`, with an empty environment and in `/`.
+pub(crate) fn confined(
+    prlimit: &Path,
+    setpriv: &Path,
+    lease: &UserLease,
+    bounds: &Bounds,
+    program: &Path,
+) -> Command {
+    let mut command = Command::new(prlimit);
     command.env_clear().env("LC_ALL", "C").current_dir("/");
-    command.args(chain(qemu, lease.uid(), memory_mib, limits));
+    command.args(chain(setpriv, lease.uid(), bounds, program));
     command
 }
 
-fn chain(qemu: &Qemu, uid: Option<u32>, memory_mib: u32, limits: &MachineLimits) -> Vec<OsString> {
-    let address_space = u64::from(memory_mib + limits.overhead_mib) << 20;
+fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, program: &Path) -> Vec<OsString> {
     let mut out: Vec<OsString> = vec![
-        format!("--as={address_space}").into(),
-        format!("--fsize={}", limits.file_bytes).into(),
-        format!("--nofile={}", limits.open_files).into(),
+        format!("--as={}", bounds.address_space).into(),
+        format!("--fsize={}", bounds.file_bytes).into(),
+        format!("--nofile={}", bounds.open_files).into(),
         "--core=0".into(),
     ];
+    out.extend(bounds.data.map(|bytes| format!("--data={bytes}").into()));
+    out.extend(bounds.cpu_seconds.map(|soft| format!("--cpu={soft}:{}", soft.saturating_add(1)).into()));
     // This limit counts all processes of a user, so it only makes sense for a user of its own.
     if uid.is_some() {
-        out.push(format!("--nproc={}", limits.threads).into());
+        out.push(format!("--nproc={}", bounds.threads).into());
     }
-    out.extend(["--".into(), qemu.setpriv.clone().into_os_string()]);
+    out.push("--".into());
+    if let Some(unshare) = &bounds.unshare {
+        out.extend([unshare.clone().into_os_string(), "--net".into(), "--".into()]);
+    }
+    out.push(setpriv.as_os_str().to_owned());
+    let capabilities = match (uid, bounds.capability) {
+        (Some(_), Some(capability)) => format!("-all,+{capability}"),
+        _ => "-all".to_owned(),
+    };
     if let Some(uid) = uid {
         out.extend([
             format!("--reuid={uid}").into(),
             format!("--regid={uid}").into(),
             "--clear-groups".into(),
-            "--bounding-set=-all".into(),
+            format!("--bounding-set={capabilities}").into(),
         ]);
     }
-    out.extend(
-        ["--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]
-            .map(OsString::from),
-    );
-    out.push(qemu.program.clone().into_os_string());
+    out.extend([
+        format!("--inh-caps={capabilities}").into(),
+        format!("--ambient-caps={capabilities}").into(),
+        "--no-new-privs".into(),
+        "--pdeathsig=KILL".into(),
+        "--".into(),
+    ]);
+    out.push(program.as_os_str().to_owned());
     out
 }
 
@@ -234,14 +342,20 @@ mod tests {
         }
     }
 
+    /// What `Command` would start, without its program.
+    fn chain_of(command: &Command) -> String {
+        command.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn as_user(uid: Option<u32>) -> UserLease {
+        UserLease { uid, _lock: None }
+    }
+
     #[test]
     fn the_chain_of_a_machine_with_a_user_of_its_own() {
-        let chain: Vec<_> = chain(&qemu(), Some(61_500), 512, &MachineLimits::STANDARD)
-            .into_iter()
-            .map(|argument| argument.into_string().unwrap())
-            .collect();
+        let command = command(&qemu(), &as_user(Some(61_500)), 512, &MachineLimits::STANDARD);
         assert_eq!(
-            chain.join(" "),
+            chain_of(&command),
             "--as=3758096384 --fsize=17179869184 --nofile=512 --core=0 --nproc=256 -- /usr/bin/setpriv \
              --reuid=61500 --regid=61500 --clear-groups --bounding-set=-all --inh-caps=-all --ambient-caps=-all \
              --no-new-privs --pdeathsig=KILL -- /usr/bin/qemu-system-x86_64"
@@ -249,10 +363,42 @@ mod tests {
     }
 
     #[test]
+    fn the_chain_of_a_worker_that_reads_what_the_caller_reads() {
+        let bounds = Bounds {
+            address_space: 4,
+            data: Some(3),
+            cpu_seconds: Some(60),
+            file_bytes: 0,
+            open_files: 64,
+            threads: 1,
+            capability: Some("dac_read_search"),
+            unshare: Some("/usr/bin/unshare".into()),
+        };
+        let chain = |uid| {
+            let lease = as_user(uid);
+            chain_of(&confined(
+                Path::new("prlimit"),
+                Path::new("/usr/bin/setpriv"),
+                &lease,
+                &bounds,
+                Path::new("x"),
+            ))
+        };
+        assert_eq!(
+            chain(Some(61_500)),
+            "--as=4 --fsize=0 --nofile=64 --core=0 --data=3 --cpu=60:61 --nproc=1 -- /usr/bin/unshare --net -- \
+             /usr/bin/setpriv --reuid=61500 --regid=61500 --clear-groups --bounding-set=-all,+dac_read_search \
+             --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs --pdeathsig=KILL -- x"
+        );
+        assert!(!chain(None).contains("dac_read_search"), "our own user needs none, and gets none");
+    }
+
+    #[test]
     fn without_root_the_chain_keeps_what_it_can() {
-        let chain = chain(&qemu(), None, 512, &MachineLimits::STANDARD);
-        assert!(chain.contains(&"--no-new-privs".into()) && chain.contains(&"--pdeathsig=KILL".into()));
-        assert!(!chain.iter().any(|argument| argument.to_string_lossy().starts_with("--nproc")));
+        let command = command(&qemu(), &as_user(None), 512, &MachineLimits::STANDARD);
+        let chain = chain_of(&command);
+        assert!(chain.contains("--no-new-privs") && chain.contains("--pdeathsig=KILL"));
+        assert!(!chain.contains("--nproc"));
     }
 
     #[test]

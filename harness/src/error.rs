@@ -20,13 +20,13 @@ pub enum HarnessError {
         /// What was found instead.
         reason: String,
     },
-    /// QEMU would have run as the caller's own user, which nobody allowed.
+    /// QEMU or a worker would have run as the caller's own user, which nobody allowed.
     #[error(
-        "QEMU cannot run as a user of its own because this process is not root; allow the same user explicitly or run as root"
+        "nothing can run as a user of its own because this process is not root; allow the same user explicitly or run as root"
     )]
     NotConfined,
     /// All users set aside for machines are taken.
-    #[error("all {count} user ids from {first} on are taken by other machines")]
+    #[error("all {count} user ids from {first} on are taken by other machines and workers")]
     NoFreeUser {
         /// The first user id of the range.
         first: u32,

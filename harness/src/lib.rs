@@ -8,6 +8,8 @@
 //! QEMU is assumed to be escaped one day. It runs as a user of its own, sees no folder of ours, and
 //! every file it works on reaches it as an open descriptor, read-only where it must not write. What a
 //! guest says is bounded in size and time, and a breach of protocol ends the machine.
+//!
+//! Work of our own on hostile bytes is done in the same confinement, by a [`worker`].
 
 pub mod accelerator;
 mod address;
@@ -31,6 +33,7 @@ pub mod relay;
 mod request;
 pub mod spec;
 mod wire;
+pub mod worker;
 
 pub use accelerator::{Accelerator, Probe};
 pub use artifact::Pinned;

@@ -40,7 +40,8 @@ impl Qemu {
     }
 }
 
-fn look_up(program: &'static str, wanted: &'static str) -> Result<PathBuf, HarnessError> {
+/// Looks for a program in `PATH` and the system's folders.
+pub(crate) fn look_up(program: &'static str, wanted: &'static str) -> Result<PathBuf, HarnessError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
