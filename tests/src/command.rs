@@ -1,5 +1,6 @@
 //! Running the binary.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,6 +44,25 @@ impl Run {
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.json["seconds"].as_f64().unwrap_or_default()
+    }
+
+    /// The tests that failed, as `suite/name`, each with what it found; empty unless the run was refused with `TEST_FAILED`.
+    #[must_use]
+    pub fn failed_tests(&self) -> BTreeMap<String, Vec<String>> {
+        let mut failed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        if self.code() != Some("TEST_FAILED") {
+            return failed;
+        }
+        let mut test = String::new();
+        for line in self.json["details"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if let Some(found) = line.strip_prefix("  ") {
+                failed.entry(test.clone()).or_default().push(found.to_owned());
+            } else {
+                test = line.trim_end_matches(':').to_owned();
+                failed.entry(test.clone()).or_default();
+            }
+        }
+        failed
     }
 
     /// This run, which must have ended with 0.
