@@ -67,7 +67,11 @@ fn list(area: &[u8], first: usize, order: &Order) -> Result<Attributes, Fault> {
             return Err(damaged());
         }
         before = Some(key);
-        if found.insert(full_name(entry[1], name)?, value.to_vec()).is_some() {
+        let value = match entry[1] {
+            2 | 3 => access_list(value).ok_or_else(damaged)?,
+            _ => value.to_vec(),
+        };
+        if found.insert(full_name(entry[1], name)?, value).is_some() {
             return Err(damaged());
         }
         at += (ENTRY + name.len()).next_multiple_of(4);
@@ -94,4 +98,32 @@ fn full_name(prefix: u8, name: &[u8]) -> Result<Vec<u8>, Fault> {
         return Err(Fault::damaged("an extended attribute has an odd name"));
     }
     Ok([prefix, name].concat())
+}
+
+/// An access control list as programs see it: ext4 stores it under another version number, and without the id where there is none.
+fn access_list(stored: &[u8]) -> Option<Vec<u8>> {
+    const NO_ID: [u8; 4] = [0xff; 4];
+    let (version, mut rest) = stored.split_at_checked(4)?;
+    if le32(version, 0) != 1 {
+        return None;
+    }
+    let mut list = vec![2, 0, 0, 0];
+    while !rest.is_empty() {
+        let (entry, further) = rest.split_at_checked(4)?;
+        list.extend(entry);
+        // A user or a group by its id; owner, owning group, mask and others have none.
+        rest = match le16(entry, 0) {
+            2 | 8 => {
+                let (id, further) = further.split_at_checked(4)?;
+                list.extend(id);
+                further
+            }
+            1 | 4 | 16 | 32 => {
+                list.extend(NO_ID);
+                further
+            }
+            _ => return None,
+        };
+    }
+    Some(list)
 }
