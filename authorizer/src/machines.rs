@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use harness::accelerator::{ProbeGuest, probe};
 use harness::arguments::MACHINE_TYPE;
+use harness::worker::{Entry, Workers};
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Forward, Initrd, Machine,
     MachineLimits, MachineSpec, Network, Origin, Output, Prefix, Probe, Qemu, RelayEvent, RelayLimits,
@@ -235,6 +236,12 @@ pub fn confinement(site: &Site) -> Confinement {
     let same_user = if executor.allow_same_user { SameUser::Allowed } else { SameUser::Refused };
     let (first, count) = (executor.first_uid.get(), executor.uids.get());
     Confinement { users: UserRange { first, count, ..UserRange::standard() }, same_user }
+}
+
+/// How the site's workers are started and confined: as its QEMUs are.
+#[must_use]
+pub fn workers(site: &Site) -> Workers {
+    Workers { entry: Entry::program(), confinement: confinement(site) }
 }
 
 /// Waits for the agent's first word and then until the system is up.

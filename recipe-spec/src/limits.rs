@@ -1,7 +1,10 @@
 //! How large anything may be. Every limit has a name, and no input is read without one.
 
+use serde::{Deserialize, Serialize};
+
 /// What a recipe may use. Sizes are bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Files in a recipe, `recipe.toml` included.
     pub files: usize,

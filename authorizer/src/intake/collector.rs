@@ -1,62 +1,104 @@
 //! What is taken into a payload, and within which limits: the same rules for a folder and for a commit's tree.
 
 use recipe_spec::path::RecipePath;
-use recipe_spec::payload::PayloadBuilder;
+use recipe_spec::payload::{PayloadBuilder, PayloadError};
+use recipe_spec::text::quoted;
 use recipe_spec::{ENVELOPE_FILE, Limits, Payload};
+use serde::{Deserialize, Serialize};
 
 use super::{IntakeError, RecipeFiles};
 
 /// The most bytes of a recipe's envelope.
-const ENVELOPE_BYTES: u64 = 1 << 20;
+pub(super) const ENVELOPE_BYTES: u64 = 1 << 20;
+
+/// Something beyond the limits of a recipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Beyond {
+    Large { path: String, size: u64, limit: u64 },
+    Many { path: String, limit: usize },
+    Deep { path: String, limit: usize },
+}
+
+impl From<Beyond> for IntakeError {
+    fn from(beyond: Beyond) -> Self {
+        match beyond {
+            Beyond::Large { path, size, limit } => Self::TooLarge { path, size, limit },
+            Beyond::Many { path, limit } => Self::TooMany { path, limit },
+            Beyond::Deep { path, limit } => Self::TooDeep { path, limit },
+        }
+    }
+}
+
+/// Counts entries and bytes against the limits, before a byte is read.
+pub(super) struct Admission<'a> {
+    limits: &'a Limits,
+    entries: usize,
+    bytes: u64,
+}
+
+impl<'a> Admission<'a> {
+    pub(super) fn new(limits: &'a Limits) -> Self {
+        Self { limits, entries: 0, bytes: 0 }
+    }
+
+    /// Counts one entry of any kind, so that empty folders have a limit too.
+    pub(super) fn count(&mut self, path: &str) -> Result<(), Beyond> {
+        self.entries += 1;
+        // A file and every folder above it is an entry of its own.
+        let most = self.limits.files * self.limits.path_depth;
+        if self.entries > most {
+            return Err(Beyond::Many { path: path.to_owned(), limit: most });
+        }
+        if path.matches('/').count() >= self.limits.path_depth {
+            return Err(Beyond::Deep { path: path.to_owned(), limit: self.limits.path_depth });
+        }
+        Ok(())
+    }
+
+    /// Judges a regular file by its size.
+    pub(super) fn admit(&mut self, path: &str, size: u64) -> Result<(), Beyond> {
+        let of_all = (self.limits.recipe_bytes as u64).saturating_sub(self.bytes);
+        let limit =
+            if path == ENVELOPE_FILE { ENVELOPE_BYTES } else { (self.limits.file_bytes as u64).min(of_all) };
+        if size > limit {
+            return Err(Beyond::Large { path: path.to_owned(), size, limit });
+        }
+        if path != ENVELOPE_FILE {
+            self.bytes += size;
+        }
+        Ok(())
+    }
+}
 
 /// Gathers a recipe's files. Every file is first [admitted](Self::admit) by name and size, then read, then added.
 pub(super) struct Collector<'a> {
-    limits: &'a Limits,
+    admission: Admission<'a>,
     builder: PayloadBuilder,
     envelope: Option<Vec<u8>>,
-    entries: usize,
-    bytes: u64,
 }
 
 /// A file whose name and size are within the limits.
 pub(super) struct Admitted {
     path: RecipePath,
-    /// The most bytes that may be read of it.
-    pub(super) most: u64,
+    /// The bytes that it has.
+    pub(super) size: u64,
 }
 
 impl<'a> Collector<'a> {
     pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, builder: Payload::builder(limits), envelope: None, entries: 0, bytes: 0 }
+        Self { admission: Admission::new(limits), builder: Payload::builder(limits), envelope: None }
     }
 
-    /// Counts one entry of any kind, so that empty folders have a limit too.
+    /// Counts one entry of any kind.
     pub(super) fn count(&mut self, path: &str) -> Result<(), IntakeError> {
-        self.entries += 1;
-        // A file and every folder above it is an entry of its own.
-        let most = self.limits.files * self.limits.path_depth;
-        if self.entries > most {
-            return Err(IntakeError::TooMany { path: path.to_owned(), limit: most });
-        }
-        if path.matches('/').count() >= self.limits.path_depth {
-            return Err(IntakeError::TooDeep { path: path.to_owned(), limit: self.limits.path_depth });
-        }
-        Ok(())
+        Ok(self.admission.count(path)?)
     }
 
     /// Judges a regular file by name and size, before a byte of it is read.
     pub(super) fn admit(&mut self, path: &str, size: u64) -> Result<Admitted, IntakeError> {
         let name: RecipePath = path.parse()?;
-        let of_all = (self.limits.recipe_bytes as u64).saturating_sub(self.bytes);
-        let most =
-            if path == ENVELOPE_FILE { ENVELOPE_BYTES } else { (self.limits.file_bytes as u64).min(of_all) };
-        if size > most {
-            return Err(IntakeError::TooLarge { path: path.to_owned(), size, limit: most });
-        }
-        if path != ENVELOPE_FILE {
-            self.bytes += size;
-        }
-        Ok(Admitted { path: name, most: size })
+        self.admission.admit(path, size)?;
+        Ok(Admitted { path: name, size })
     }
 
     /// Takes the bytes of an admitted file.
@@ -66,11 +108,13 @@ impl<'a> Collector<'a> {
         bytes: Vec<u8>,
         executable: bool,
     ) -> Result<(), IntakeError> {
-        if bytes.len() as u64 != file.most {
+        if bytes.len() as u64 != file.size {
             return Err(IntakeError::Changed { path: file.path.to_string() });
         }
         if file.path == ENVELOPE_FILE {
-            self.envelope = Some(bytes);
+            if self.envelope.replace(bytes).is_some() {
+                return Err(PayloadError::Duplicate { path: quoted(ENVELOPE_FILE) }.into());
+            }
         } else {
             self.builder.add(file.path.as_str(), bytes, executable)?;
         }

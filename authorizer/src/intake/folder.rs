@@ -83,6 +83,6 @@ fn read_file(
     }
     let admitted = collector.admit(path, seen.st_size.unsigned_abs())?;
     let mut bytes = Vec::new();
-    File::from(file).take(admitted.most + 1).read_to_end(&mut bytes).map_err(io)?;
+    File::from(file).take(admitted.size + 1).read_to_end(&mut bytes).map_err(io)?;
     collector.add(admitted, bytes, Mode::from_raw_mode(seen.st_mode).contains(Mode::XUSR))
 }

@@ -1,24 +1,32 @@
 //! Intake: from a repository or a folder to bytes in memory. Whatever the repository says, only its objects are
 //! looked at: nothing is checked out, so no filter, hook or submodule can run, and nothing is read before its kind and
-//! size are known.
+//! size are known. And it is looked at in a confined worker, so that what it costs to unpack is bounded too.
 
 mod collector;
-mod deadline;
 mod folder;
+mod job;
+mod local;
 mod remote;
 mod repository;
 mod source;
+mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use harness::HarnessError;
+use harness::worker::{Ended, Limit, Network, Order, Reading, Scratch, WorkLimits, Workers};
 
 use recipe_spec::payload::PayloadError;
 use recipe_spec::text::{Malformed, quoted};
 use recipe_spec::{Code, Limits, Payload, RecipePath};
+use serde::{Deserialize, Serialize};
 
-use deadline::Deadline;
 pub use folder::read_folder;
+pub(crate) use job::JOB;
+use local::Local;
 pub use source::{Place, Revision, Source, SourceError, SourceRef};
+use wire::{Asked, Request, Unit, Where};
 
 /// The files of a recipe, within the limits and not yet judged.
 #[derive(Debug)]
@@ -40,20 +48,40 @@ pub struct Intake {
     pub source: SourceRef,
 }
 
-/// What a fetch from a remote repository may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What reading a repository may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchLimits {
-    /// Bytes of the pack.
+    /// Bytes of the pack that a remote sends.
     pub bytes: u64,
-    /// Objects in the pack.
+    /// Objects in that pack.
     pub objects: usize,
-    /// From the first packet to the last file read; also for a repository on this host.
+    /// Memory to unpack it in, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time to unpack it, in seconds.
+    pub cpu_seconds: u32,
+    /// From the first packet to the last file read.
     pub deadline: Duration,
 }
 
 impl FetchLimits {
     /// What every command uses unless told otherwise.
-    pub const STANDARD: Self = Self { bytes: 64 << 20, objects: 100_000, deadline: Duration::from_secs(120) };
+    pub const STANDARD: Self = Self {
+        bytes: 64 << 20,
+        objects: 100_000,
+        memory_bytes: 512 << 20,
+        cpu_seconds: 60,
+        deadline: Duration::from_secs(120),
+    };
+
+    /// The largest file of a fetch: the pack, which libgit2 lengthens before it asks us, or its index.
+    fn file_bytes(&self) -> u64 {
+        self.bytes.saturating_add(8 << 20)
+    }
+
+    /// All files of a fetch: a pack and its index.
+    fn scratch_bytes(&self) -> u64 {
+        self.file_bytes().saturating_mul(2)
+    }
 }
 
 /// Why a recipe could not be taken in.
@@ -155,6 +183,23 @@ pub enum IntakeError {
         /// What was asked for.
         revision: String,
     },
+    /// This host has no room for the repository.
+    #[error("{uri}: no room on this host to fetch it")]
+    NoSpace {
+        /// The repository.
+        uri: String,
+    },
+    /// The worker that reads the repository ended in a way that nobody foresaw.
+    #[error("{uri}: {why}")]
+    Worker {
+        /// The repository.
+        uri: String,
+        /// What is known.
+        why: String,
+    },
+    /// No worker could be started.
+    #[error(transparent)]
+    Host(#[from] HarnessError),
     /// The operating system refused.
     #[error("cannot read {}: {source}", path.display())]
     Io {
@@ -182,15 +227,14 @@ impl IntakeError {
             | Self::Deadline { .. }
             | Self::NoRevision { .. }
             | Self::Ambiguous { .. } => Some(Code::RemoteUnavailable),
+            Self::NoSpace { .. } => Some(Code::HostFull),
+            Self::Worker { .. } => Some(Code::HostFailed),
+            Self::Host(error) => Some(error.code()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some(Code::HostFull)
             }
             Self::Io { .. } => None,
         }
-    }
-
-    fn unavailable(uri: impl ToString, error: &git2::Error) -> Self {
-        Self::Unavailable { uri: uri.to_string(), why: quoted(error.message()) }
     }
 }
 
@@ -198,37 +242,122 @@ impl IntakeError {
 /// source's revision names now. What happens to the repository afterwards does not matter: the commit is pinned.
 ///
 /// A repository on this host is read in place, whoever owns it; one reached over a network is fetched into a
-/// temporary bare repository, of one commit where the revision is a branch or tag.
+/// temporary bare repository, of one commit where the revision is a branch or tag. Both by one of `workers`; where that runs
+/// as we do, its temporary repository lies in `folder`.
 ///
 /// # Errors
-/// [`IntakeError`], with `BAD_RECIPE` or `REMOTE_UNAVAILABLE`.
+/// [`IntakeError`], with `BAD_RECIPE` or `REMOTE_UNAVAILABLE`; what says nothing of the repository has a code of the host's.
 pub fn fetch(
     source: &Source,
     path: Option<&RecipePath>,
     limits: &Limits,
     fetch_limits: &FetchLimits,
+    workers: &Workers,
+    folder: &Path,
 ) -> Result<Intake, IntakeError> {
-    let job = {
-        let (source, path, limits, fetch_limits) = (source.clone(), path.cloned(), *limits, *fetch_limits);
-        move |deadline: &Deadline| match &source.place {
-            Place::Local(folder) => {
-                let local = repository::Local::find(folder)?;
-                let commit = local.resolve(&source.revision)?;
-                let path = local.path(path.as_ref())?;
-                repository::read(local.repository(), local.uri(), commit, path.as_ref(), &limits)
-            }
-            Place::Remote(url) => {
-                let fetched = remote::fetch(url, &source.revision, &fetch_limits, deadline)?;
-                let uri = source.place.to_string();
-                let repository = fetched.open().map_err(|error| IntakeError::unavailable(&uri, &error))?;
-                repository::read(&repository, &uri, fetched.commit(), path.as_ref(), &limits)
-            }
+    let order = Order {
+        files: Vec::new(),
+        reading: Reading::Nothing,
+        network: Network::None,
+        environment: Vec::new(),
+        scratch: Scratch::None,
+        limits: WorkLimits {
+            memory_bytes: fetch_limits.memory_bytes,
+            cpu_seconds: fetch_limits.cpu_seconds,
+            wall_clock: fetch_limits.deadline,
+            answer_bytes: wire::most(limits),
+            ..WorkLimits::STANDARD
+        },
+    };
+    let (uri, path, place, order) = match &source.place {
+        Place::Local(named) => {
+            let local = Local::find(named)?;
+            let path = local.path(path)?;
+            let reading =
+                Reading::AsCaller(local.folders.into_iter().chain([SYSTEM_CONFIG.into()]).collect());
+            (local.uri, path, Where::Local(local.folder), Order { reading, ..order })
+        }
+        Place::Remote(url) => {
+            let (environment, certificates) = environment();
+            let reading = SYSTEM.iter().map(PathBuf::from).chain(certificates).collect();
+            let order = Order {
+                reading: Reading::Public(reading),
+                network: Network::Host,
+                environment,
+                scratch: Scratch::Below(folder),
+                limits: WorkLimits {
+                    file_bytes: fetch_limits.file_bytes(),
+                    scratch_bytes: fetch_limits.scratch_bytes(),
+                    ..order.limits
+                },
+                ..order
+            };
+            (source.place.to_string(), path.cloned(), Where::Remote(url.to_string()), order)
         }
     };
-    deadline::within(fetch_limits.deadline, job).unwrap_or_else(|| {
-        let (uri, seconds) = (source.place.to_string(), fetch_limits.deadline.as_secs());
-        Err(IntakeError::Deadline { uri, seconds })
-    })
+    let asked = Asked { uri: &uri, path: path.as_ref(), revision: &source.revision };
+    let request = Request {
+        place,
+        revision: source.revision.to_string(),
+        path: path.clone(),
+        limits: *limits,
+        fetch_limits: *fetch_limits,
+    };
+    let work_limits = order.limits;
+    match workers.run(&JOB, &request, order)? {
+        Ended::Answered(answer) => {
+            let (files, commit) = asked.answered(&answer, limits)?;
+            let path = path.as_ref().map_or_else(|| ".".to_owned(), RecipePath::to_string);
+            let source = SourceRef { uri, commit, path };
+            Ok(Intake { payload: files.payload, envelope: files.envelope, source })
+        }
+        Ended::Refused(refusal) => Err(asked.refused(&refusal)),
+        Ended::Exceeded(limit) => Err(exceeded(&asked, limit, &work_limits)),
+        Ended::Died(death) => {
+            let why = format!("the worker that reads it is lost: {death}");
+            Err(IntakeError::Worker { uri, why })
+        }
+    }
+}
+
+/// git's settings for this host, which libgit2 reads with every repository.
+const SYSTEM_CONFIG: &str = "/etc/gitconfig";
+/// What name resolution and TLS read. `/etc/resolv.conf` may be a link to a place of its own.
+const SYSTEM: [&str; 8] = [
+    "/etc",
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/dev/null",
+    "/dev/urandom",
+];
+/// A site's proxy, as libgit2 and OpenSSL look for it.
+const PROXY: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+/// Where a site keeps the certificates that it trusts, if not where OpenSSL looks by itself.
+const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// What a worker that fetches has of our environment, and the paths in it.
+fn environment() -> (Vec<(&'static str, String)>, Vec<PathBuf>) {
+    let set = |name: &'static str| Some((name, std::env::var(name).ok()?));
+    let certificates: Vec<_> = CERTIFICATES.into_iter().filter_map(set).collect();
+    let paths = certificates.iter().map(|(_, path)| PathBuf::from(path)).collect();
+    (PROXY.into_iter().filter_map(set).chain(certificates).collect(), paths)
+}
+
+/// A repository that costs more than it may is the repository's fault, but for its time: a slow network is nobody's.
+fn exceeded(asked: &Asked<'_>, limit: Limit, limits: &WorkLimits) -> IntakeError {
+    match limit {
+        Limit::Memory => asked.too_large(limits.memory_bytes, Unit::Memory),
+        Limit::Processor => asked.too_large(limits.cpu_seconds.into(), Unit::Processor),
+        Limit::Answer => asked.too_large(limits.answer_bytes, Unit::Answer),
+        Limit::File => asked.too_large(limits.file_bytes, Unit::Disk),
+        Limit::Scratch => asked.too_large(limits.scratch_bytes, Unit::Disk),
+        Limit::WallClock => {
+            IntakeError::Deadline { uri: asked.uri.to_owned(), seconds: limits.wall_clock.as_secs() }
+        }
+    }
 }
 
 #[cfg(test)]

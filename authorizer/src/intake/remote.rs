@@ -1,85 +1,65 @@
-//! Fetching from a repository over a network, into a temporary bare repository.
+//! Fetching from a repository over a network into a bare repository, in the worker.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::{Cell, RefCell};
+use std::path::Path;
 
 use git2::{
     AutotagOption, Config, Direction, FetchOptions, Oid, Progress, ProxyOptions, RemoteCallbacks,
     RemoteRedirect, Repository, RepositoryInitOptions,
 };
-use tempfile::TempDir;
 use url::Url;
 
-use super::deadline::Deadline;
-use super::{FetchLimits, IntakeError, Place, Revision};
+use super::job::Halt;
+use super::wire::{Refusal, Unit};
+use super::{FetchLimits, Revision};
 
-/// One commit, fetched. The folder goes with this value.
-pub(super) struct Fetched {
-    folder: TempDir,
-    commit: Oid,
-}
+/// The most bytes of what a remote says for people while it works; nobody reads it.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
-impl Fetched {
-    pub(super) fn open(&self) -> Result<Repository, git2::Error> {
-        Repository::open_bare(self.folder.path())
-    }
-
-    pub(super) fn commit(&self) -> Oid {
-        self.commit
-    }
-}
-
-/// Fetches the commit that `revision` names now, within `limits`.
+/// Fetches the commit that `revision` names now into a repository in `folder`, within `limits`.
 pub(super) fn fetch(
+    folder: &Path,
     url: &Url,
     revision: &Revision,
     limits: &FetchLimits,
-    deadline: &Deadline,
-) -> Result<Fetched, IntakeError> {
-    let uri = Place::Remote(url.clone()).to_string();
-    Job { url, uri, revision, limits, deadline }.run()
+) -> Result<(Repository, Oid), Halt> {
+    let exceeded = Exceeded::default();
+    // libgit2 itself only reports that a callback said no.
+    Fetch { folder, url, revision, limits }.run(&exceeded).map_err(|halt| match exceeded.found.take() {
+        Some((limit, unit)) => Refusal::Repository { limit, unit }.into(),
+        None => halt,
+    })
 }
 
-struct Job<'a> {
+struct Fetch<'a> {
+    folder: &'a Path,
     url: &'a Url,
-    uri: String,
     revision: &'a Revision,
     limits: &'a FetchLimits,
-    deadline: &'a Deadline,
 }
 
-/// A limit that a callback found exceeded: libgit2 itself only reports that the callback said no.
+/// What the callbacks count, and a limit that they found exceeded.
 #[derive(Default)]
 struct Exceeded {
-    bytes: AtomicBool,
-    objects: AtomicBool,
-    deadline: AtomicBool,
+    progress: Cell<u64>,
+    found: RefCell<Option<(u64, Unit)>>,
 }
 
-impl Job<'_> {
-    fn run(&self) -> Result<Fetched, IntakeError> {
-        let exceeded = Exceeded::default();
-        self.fetch(&exceeded).map_err(|error| {
-            let uri = self.uri.clone();
-            if exceeded.bytes.load(Ordering::Relaxed) {
-                IntakeError::RepositoryTooLarge { uri, limit: self.limits.bytes, unit: "bytes" }
-            } else if exceeded.objects.load(Ordering::Relaxed) {
-                IntakeError::RepositoryTooLarge { uri, limit: self.limits.objects as u64, unit: "objects" }
-            } else if exceeded.deadline.load(Ordering::Relaxed) {
-                IntakeError::Deadline { uri, seconds: self.limits.deadline.as_secs() }
-            } else {
-                error
-            }
-        })
+impl Exceeded {
+    /// Whether `count` is within `limit`; the first limit that is exceeded stays.
+    fn within(&self, count: u64, limit: u64, unit: Unit) -> bool {
+        if count > limit {
+            self.found.borrow_mut().get_or_insert((limit, unit));
+        }
+        count <= limit
     }
+}
 
-    fn fetch(&self, exceeded: &Exceeded) -> Result<Fetched, IntakeError> {
-        let git = |error: git2::Error| IntakeError::unavailable(&self.uri, &error);
-        let folder = tempfile::Builder::new()
-            .prefix("countersign-intake-")
-            .tempdir()
-            .map_err(|source| IntakeError::Io { path: std::env::temp_dir(), source })?;
+impl Fetch<'_> {
+    fn run(&self, exceeded: &Exceeded) -> Result<(Repository, Oid), Halt> {
+        let git = |error: git2::Error| Halt::git(&error);
         let repository = Repository::init_opts(
-            folder.path(),
+            self.folder,
             // No template: it could bring hooks and settings of this host.
             RepositoryInitOptions::new().bare(true).external_template(false).initial_head("main"),
         )
@@ -106,15 +86,16 @@ impl Job<'_> {
         }
         connection.remote().download(&wanted.refspecs(), Some(&mut options)).map_err(git)?;
         drop(connection);
+        drop(remote);
         let commit = repository
             .find_object(wanted.id(), None)
             .and_then(|object| object.peel_to_commit())
-            .map_err(|_| self.missing())?
+            .map_err(|error| Halt::missing(&error, Refusal::NoRevision))?
             .id();
-        Ok(Fetched { folder, commit })
+        Ok((repository, commit))
     }
 
-    fn wanted(&self, advertised: &[(String, Oid)]) -> Result<Wanted, IntakeError> {
+    fn wanted(&self, advertised: &[(String, Oid)]) -> Result<Wanted, Halt> {
         if let Revision::Commit(id) = *self.revision {
             let head = advertised.iter().find(|(name, oid)| *oid == id && !name.ends_with("^{}"));
             return Ok(match head {
@@ -124,47 +105,31 @@ impl Job<'_> {
         }
         let candidates = self.revision.candidates();
         let mut found = advertised.iter().filter(|(name, _)| candidates.contains(name));
-        let (name, id) = found.next().ok_or_else(|| self.missing())?;
+        let (name, id) = found.next().ok_or(Refusal::NoRevision)?;
         let peeled = |name: &str, id: Oid| {
             let peeled = format!("{name}^{{}}");
             advertised.iter().find(|(other, _)| *other == peeled).map_or(id, |(_, id)| *id)
         };
         if found.any(|(other, other_id)| peeled(other, *other_id) != peeled(name, *id)) {
-            let revision = self.revision.to_string();
-            return Err(IntakeError::Ambiguous { uri: self.uri.clone(), revision });
+            return Err(Refusal::Ambiguous.into());
         }
         Ok(Wanted::Reference { name: name.clone(), id: *id })
-    }
-
-    fn missing(&self) -> IntakeError {
-        IntakeError::NoRevision { uri: self.uri.clone(), revision: self.revision.to_string() }
     }
 
     fn callbacks<'a>(&'a self, exceeded: &'a Exceeded) -> RemoteCallbacks<'a> {
         let mut callbacks = RemoteCallbacks::new();
         callbacks.transfer_progress(move |progress| self.may_go_on(&progress, exceeded));
-        callbacks.sideband_progress(move |_| self.in_time(exceeded));
+        callbacks.sideband_progress(move |text| {
+            let said = exceeded.progress.get().saturating_add(text.len() as u64);
+            exceeded.progress.set(said);
+            exceeded.within(said, PROGRESS_BYTES, Unit::ProgressBytes)
+        });
         callbacks
     }
 
     fn may_go_on(&self, progress: &Progress<'_>, exceeded: &Exceeded) -> bool {
-        if progress.received_bytes() as u64 > self.limits.bytes {
-            exceeded.bytes.store(true, Ordering::Relaxed);
-            return false;
-        }
-        if progress.total_objects() > self.limits.objects {
-            exceeded.objects.store(true, Ordering::Relaxed);
-            return false;
-        }
-        self.in_time(exceeded)
-    }
-
-    fn in_time(&self, exceeded: &Exceeded) -> bool {
-        let late = self.deadline.is_over();
-        if late {
-            exceeded.deadline.store(true, Ordering::Relaxed);
-        }
-        !late
+        exceeded.within(progress.received_bytes() as u64, self.limits.bytes, Unit::Bytes)
+            && exceeded.within(progress.total_objects() as u64, self.limits.objects as u64, Unit::Objects)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::base::{self, VerifiedBase};
 use crate::events::Stage;
 use crate::intake::{self, FetchLimits, Source};
 use crate::journal::Journal;
-use crate::machines::Machines;
+use crate::machines::{Machines, workers};
 use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 
@@ -84,7 +84,9 @@ pub fn authorize(
 ) -> Result<Authorized, Stopped> {
     let workspace = Workspace::open(site, lock)?;
     let intake = journal.stage(Stage::Intake, intake_detail, |_| {
-        intake::fetch(&job.source, job.path.as_ref(), &Limits::STANDARD, &FetchLimits::STANDARD)
+        let (source, path) = (&job.source, job.path.as_ref());
+        let (workers, folder) = (workers(site), workspace.path());
+        intake::fetch(source, path, &Limits::STANDARD, &FetchLimits::STANDARD, &workers, folder)
             .map_err(Stopped::from)
     })?;
     let verified = journal.stage(Stage::Verify, VerifiedRecipe::detail, |_| {

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use harness::worker::Entry;
+use harness::{Confinement, SameUser, UserRange};
+
 use super::*;
 
 mod content;
@@ -98,7 +101,26 @@ fn take_within(
     fetch_limits: &FetchLimits,
 ) -> Result<Intake, IntakeError> {
     let path = path.map(|path| path.parse().unwrap());
-    fetch(&source.parse().unwrap(), path.as_ref(), limits, fetch_limits)
+    let folder = tempfile::tempdir().unwrap();
+    let taken =
+        fetch(&source.parse().unwrap(), path.as_ref(), limits, fetch_limits, &workers(), folder.path());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something is left");
+    taken
+}
+
+/// The tests' own program, started again as `countersign worker` would be.
+#[test]
+#[ignore = "started by the other tests, as a worker"]
+fn worker() {
+    harness::worker::serve_in_test(&[JOB]);
+}
+
+/// As root each worker has a user of its own; a person without root gets the weaker form.
+fn workers() -> Workers {
+    Workers {
+        entry: Entry::libtest("intake::tests::worker"),
+        confinement: Confinement { users: UserRange::standard(), same_user: SameUser::Allowed },
+    }
 }
 
 /// A git daemon; ends with this value.
