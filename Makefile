@@ -29,9 +29,10 @@ base: setup
 test: base
 	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked --workspace
 
-# Builds a base image from the archive and changes each of its files.
-soak: setup
+# Builds a base image from the archive and changes each of its files; authorizes what is sneaky, one thing at a time.
+soak: base
 	$(CARGO) test --locked -p authorizer --test base_image -- --ignored
+	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test sneaky -- --ignored
 
 lint: setup
 	$(CARGO) fmt --all --check
