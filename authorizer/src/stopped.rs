@@ -3,8 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use harness::HarnessError;
 use recipe_spec::Code;
 
+use crate::base::BaseError;
 use crate::events::Stage;
 
 /// A refusal or a failure, by its code: [`Code::exit_status`] tells which.
@@ -76,16 +78,36 @@ macro_rules! stopped_from {
 }
 
 stopped_from! {
-    coded: crate::authorization::AuthorizationError, crate::base::BaseError, signer::TrustError;
+    coded: crate::authorization::AuthorizationError, signer::TrustError;
     maybe: crate::authorization::CountersignError, crate::intake::IntakeError, crate::ledger::LedgerError,
         crate::publication::PublicationError, crate::site::SiteError,
 }
 
-impl From<harness::HarnessError> for Stopped {
-    fn from(error: harness::HarnessError) -> Self {
+/// For a command without root; what it gives up stands in the threat model.
+const SAME_USER_HINT: &str = "run it as root, or set allow_same_user = true under [executor] in site.toml: an escaped QEMU could then do what you can";
+
+impl From<HarnessError> for Stopped {
+    fn from(error: HarnessError) -> Self {
         // The first line is the message; what follows is the end of a console.
         let text = error.to_string();
         let (message, details) = text.split_once('\n').unwrap_or((&text, ""));
-        Self::new(error.code(), message).details(details)
+        let stopped = Self::new(error.code(), message).details(details);
+        match error {
+            HarnessError::NotConfined => stopped.hint(SAME_USER_HINT),
+            _ => stopped,
+        }
+    }
+}
+
+impl From<BaseError> for Stopped {
+    fn from(error: BaseError) -> Self {
+        let text = error.to_string();
+        let (message, console) = text.split_once('\n').unwrap_or((&text, ""));
+        let details = if error.tail().is_empty() { console.to_owned() } else { error.tail().join("\n") };
+        let stopped = Self::new(error.code(), message).details(details);
+        match error.hint() {
+            Some(hint) => stopped.hint(hint),
+            None => stopped,
+        }
     }
 }

@@ -52,16 +52,11 @@ fn build(site: &Site, bases: &Path) -> Result<base::Built, BaseError> {
         existing: Existing::Replace,
         now: Timestamp::from_unix(NOW),
     };
-    base::build(
-        &options,
-        &site.signer,
-        &mut |files, progress| first_boot.facts(files, progress),
-        &mut |event| {
-            if let Progress::Started { .. } | Progress::Finished { .. } | Progress::Swept { .. } = event {
-                eprintln!("{event:?}");
-            }
-        },
-    )
+    base::build(&options, &site.signer, &first_boot, &mut |event| {
+        if let Progress::Started { .. } | Progress::Finished { .. } | Progress::Swept { .. } = event {
+            eprintln!("{event:?}");
+        }
+    })
 }
 
 #[test]
@@ -124,7 +119,13 @@ fn an_unknown_base_is_refused_before_anything_is_made() {
         existing: Existing::Keep,
         now: Timestamp::from_unix(NOW),
     };
-    let error = base::build(&options, &site.signer, &mut |_, _| unreachable!(), &mut |_| {}).unwrap_err();
+    let first_boot = FirstBoot {
+        confinement: &Confinement::standard(),
+        accelerator_cache: &bases.path().join("accelerator.json"),
+        memory_mib: 1024,
+        time_limit: Duration::from_secs(300),
+    };
+    let error = base::build(&options, &site.signer, &first_boot, &mut |_| {}).unwrap_err();
     assert!(matches!(error, BaseError::UnknownBase { .. }));
     assert!(!bases.path().join("bases").exists());
 }

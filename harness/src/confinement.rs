@@ -36,6 +36,18 @@ impl Confinement {
     pub fn standard() -> Self {
         Self { users: UserRange::standard(), same_user: SameUser::Refused }
     }
+
+    /// Whether this process may start a machine at all, said before anything is done for it.
+    ///
+    /// # Errors
+    /// [`HarnessError::NotConfined`].
+    pub fn check(&self) -> Result<(), HarnessError> {
+        self.check_as(rustix::process::geteuid().is_root())
+    }
+
+    fn check_as(&self, is_root: bool) -> Result<(), HarnessError> {
+        if is_root || self.same_user == SameUser::Allowed { Ok(()) } else { Err(HarnessError::NotConfined) }
+    }
 }
 
 /// Whether QEMU may run as our own user when we are not root. As root this is never done.
@@ -82,11 +94,9 @@ impl UserLease {
     }
 
     fn take_as(is_root: bool, confinement: &Confinement) -> Result<Self, HarnessError> {
+        confinement.check_as(is_root)?;
         if !is_root {
-            return match confinement.same_user {
-                SameUser::Refused => Err(HarnessError::NotConfined),
-                SameUser::Allowed => Ok(Self { uid: None, _lock: None }),
-            };
+            return Ok(Self { uid: None, _lock: None });
         }
         let users = &confinement.users;
         prepare_folder(&users.locks, PRIVATE)?;

@@ -22,7 +22,7 @@ pub enum HarnessError {
     },
     /// QEMU or a worker would have run as the caller's own user, which nobody allowed.
     #[error(
-        "nothing can run as a user of its own because this process is not root; allow the same user explicitly or run as root"
+        "nothing can run as a user of its own because this process is not root, and allow_same_user in site.toml does not let it run as this one"
     )]
     NotConfined,
     /// All users set aside for machines are taken.

@@ -30,8 +30,10 @@ pub enum BaseError {
     /// The host lacks something; all of it is listed.
     #[error("a base cannot be built here: {}", missing.join("; "))]
     Missing {
-        /// One thing each, with the package that brings it.
+        /// One thing each, with the package or the setting that brings it.
         missing: Vec<String>,
+        /// `NO_QEMU` if that is among it, else `HOST_FAILED`.
+        code: Code,
     },
     /// The host's apt sources do not have the suite.
     #[error("no signed apt source of this host offers {suite}")]
@@ -111,12 +113,12 @@ impl BaseError {
             Self::Tool { tail, .. } if tail.iter().any(|line| line.contains("No space left")) => {
                 Code::HostFull
             }
+            Self::Missing { code, .. } => *code,
             Self::FirstBoot(error) => error.code(),
             Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => Code::HostFull,
             Self::UnknownBase { .. }
             | Self::Exists { .. }
             | Self::Busy { .. }
-            | Self::Missing { .. }
             | Self::Cache { .. }
             | Self::Tool { .. }
             | Self::BadTree { .. }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use guest::facts::Facts;
 use harness::accelerator::{ProbeGuest, probe};
 use harness::{
-    Confinement, DISK_COMMAND_LINE, DiskSpec, Initrd, Machine, MachineLimits, MachineSpec, Network, Pinned,
-    Qemu, SystemState,
+    Confinement, DISK_COMMAND_LINE, DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec,
+    Network, Pinned, Qemu, SystemState,
 };
 
 use super::error::BaseError;
@@ -31,6 +31,11 @@ pub struct FirstBoot<'a> {
 const OVERLAY: &str = "first-boot";
 
 impl FirstBoot<'_> {
+    /// What this host and the site's settings lack for it.
+    pub(super) fn missing(&self) -> Vec<HarnessError> {
+        [Qemu::find().err(), self.confinement.check().err()].into_iter().flatten().collect()
+    }
+
     /// Boots the base as a deployed machine boots, with a card that reaches nothing, and looks at it.
     ///
     /// # Errors

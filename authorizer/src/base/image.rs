@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::error::BaseError;
+use super::owners::Owners;
 use super::workspace::Workspace;
 use super::{DISK_FILE, tools};
 
@@ -13,11 +14,19 @@ use super::{DISK_FILE, tools};
 const EXT4_OPTIONS: &str = "lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard";
 
 /// Writes the tree into the disk of the base.
-pub(super) fn write(tree: &Path, workspace: &Workspace, disk_bytes: u64) -> Result<(), BaseError> {
+pub(super) fn write(
+    tree: &Path,
+    owners: Owners,
+    workspace: &Workspace,
+    disk_bytes: u64,
+) -> Result<(), BaseError> {
     let raw = workspace.path("disk.raw");
     File::create_new(&raw)?.set_len(disk_bytes)?;
-    tools::run(
-        tools::command("mke2fs")
+    // In a namespace the owners, and the capabilities of files, are seen as the tree has them only from inside.
+    tools::run_as(
+        "mke2fs",
+        owners
+            .command("mke2fs")
             .args(["-q", "-t", "ext4", "-L", "root", "-E", EXT4_OPTIONS, "-d"])
             .args([tree, &raw]),
     )?;

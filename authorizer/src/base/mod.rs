@@ -16,6 +16,7 @@ mod error;
 mod first_boot;
 mod image;
 mod kernel;
+mod owners;
 mod packages;
 mod sources;
 mod statement;
@@ -39,6 +40,7 @@ pub use error::BaseError;
 pub use first_boot::FirstBoot;
 pub use statement::{BasePredicate, Release};
 
+use owners::Owners;
 use workspace::Workspace;
 
 /// The disk.
@@ -86,9 +88,6 @@ pub enum Existing {
     /// Put the new one in its place, at once and whole.
     Replace,
 }
-
-/// Boots finished files once and returns what the agent sees of them.
-pub type TakeFacts<'a> = dyn FnMut(&BootFiles, &mut dyn FnMut(Progress)) -> Result<Facts, BaseError> + 'a;
 
 /// The parts of a build, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -193,15 +192,16 @@ pub struct Built {
 
 /// Builds a base from the host's own apt sources and signs it.
 ///
-/// `take_facts` boots the finished files once and returns what the agent sees: [`FirstBoot::facts`]. `progress` hears
-/// of every phase and of every line that a tool writes.
+/// Root is not needed where a user namespace can be had. All that the host lacks, for the build and for the boot, is said
+/// at once and before anything is made. `first_boot` boots the finished files once, to see what they look like.
+/// `progress` hears of every phase and of every line that a tool writes.
 ///
 /// # Errors
 /// [`BaseError`]; the folder of bases is then as before.
 pub fn build(
     options: &BuildOptions<'_>,
     signer: &Signer,
-    take_facts: &mut TakeFacts<'_>,
+    first_boot: &FirstBoot<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, BaseError> {
     if options.name != debian12::NAME {
@@ -210,18 +210,19 @@ pub fn build(
     if options.existing == Existing::Keep && options.bases.join(options.name).exists() {
         return Err(BaseError::Exists { folder: options.bases.join(options.name) });
     }
-    let tools = tools::Tools::find(debian12::TOOLS)?;
+    let owners = Owners::ours();
+    let tools = tools::Tools::find(debian12::TOOLS, owners, first_boot)?;
     let sources = sources::Sources::of_host(debian12::CODENAME)?;
     let workspace = Workspace::open(options.bases, options.name, progress)?;
     let mut clock = Clock { seconds: Vec::new(), progress };
 
     let tree = clock.phase(Phase::Packages, |progress| {
-        packages::install(&workspace, &sources, &mut |line| progress(Progress::Output { line }))
+        packages::install(&workspace, owners, &sources, &mut |line| progress(Progress::Output { line }))
     })?;
-    clock.phase(Phase::Disk, |_| image::write(&tree.root, &workspace, options.disk_bytes))?;
+    clock.phase(Phase::Disk, |_| image::write(&tree.root, owners, &workspace, options.disk_bytes))?;
     let kernel = clock.phase(Phase::Kernel, |_| kernel::extract(&tree.root, &workspace.output()))?;
     let files = BootFiles::of(&workspace.output(), workspace.folder("boot")?);
-    let facts = clock.phase(Phase::Facts, |progress| take_facts(&files, progress))?;
+    let facts = clock.phase(Phase::Facts, |progress| first_boot.facts(&files, progress))?;
     let sha256 = clock.phase(Phase::Statement, |_| {
         write_new(&workspace.output().join(FACTS_FILE), &statement::facts_bytes(&facts)?)?;
         let predicate = BasePredicate {

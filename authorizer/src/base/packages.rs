@@ -10,6 +10,7 @@ use recipe_spec::Sha256Digest;
 
 use super::debian12::{self, When};
 use super::error::BaseError;
+use super::owners::Owners;
 use super::sources::Sources;
 use super::statement::Release;
 use super::tools;
@@ -34,6 +35,7 @@ pub(super) struct Tree {
 /// Installs the base's packages into a new tree.
 pub(super) fn install(
     workspace: &Workspace,
+    owners: Owners,
     sources: &Sources,
     output: &mut dyn FnMut(String),
 ) -> Result<Tree, BaseError> {
@@ -47,27 +49,20 @@ pub(super) fn install(
     let releases = workspace.folder("releases")?;
     let root = workspace.path("tree");
 
-    let mut command = tools::command("setpriv");
+    let mut command = owners.guarded("timeout");
     for (name, value) in apt_proxies()? {
         command.env(name, value);
     }
     command.env("TMPDIR", workspace.folder("tmp")?);
     command.env("INPUTS", &inputs).env("RELEASES", &releases);
-    // A build that is killed takes every process of mmdebstrap with it: they are in a PID namespace that ends with us.
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "--",
-        "unshare",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--",
-    ]);
-    command.args(["timeout", "--signal=KILL", &TIME_LIMIT_SECONDS.to_string(), "mmdebstrap"]);
+    command.args(["--signal=KILL", &TIME_LIMIT_SECONDS.to_string(), "mmdebstrap"]);
     command.args(arguments(&root, sources));
     stream(&mut command, output)?;
+    // Device nodes, which nobody sees beneath the kernel's own /dev, can be made by root only. Without them a tree is the
+    // same whoever built it.
+    let mut command = owners.command("find");
+    command.arg(root.join("dev")).args(["-xdev", "-mindepth", "1", "-delete"]);
+    tools::run_as("find", &mut command)?;
 
     Ok(Tree {
         releases: read_releases(&releases)?,
@@ -76,7 +71,7 @@ pub(super) fn install(
     })
 }
 
-/// mmdebstrap's arguments. Hooks name their files through the environment, so no path is ever quoted.
+/// mmdebstrap's arguments: `--mode=root` is right for root of a user namespace too. Hooks name their files through the environment, so no path is ever quoted.
 fn arguments(root: &Path, sources: &Sources) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "--mode=root",

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
+use recipe_spec::Code;
+
 use super::error::BaseError;
+use super::first_boot::FirstBoot;
+use super::owners::Owners;
 
 /// A program, the Debian package that brings it, and how to ask its version (empty: it is not asked).
 pub(super) struct Tool {
@@ -22,14 +26,13 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Finds every tool and checks that this user may make a base.
-    pub(super) fn find(wanted: &[Tool]) -> Result<Self, BaseError> {
+    /// Finds every tool, and checks that this user may make a base and boot it.
+    pub(super) fn find(
+        wanted: &[Tool],
+        owners: Owners,
+        first_boot: &FirstBoot<'_>,
+    ) -> Result<Self, BaseError> {
         let mut missing = Vec::new();
-        // The owners of files in the tree are other users: only root, or a user namespace, can write them.
-        if !rustix::process::geteuid().is_root() {
-            missing
-                .push("root is needed to write files of other owners (run the command as root)".to_owned());
-        }
         let mut versions = BTreeMap::new();
         for tool in wanted {
             match find(tool.program) {
@@ -40,7 +43,15 @@ impl Tools {
                 }
             }
         }
-        if missing.is_empty() { Ok(Self { versions }) } else { Err(BaseError::Missing { missing }) }
+        missing.extend(owners.missing()?);
+        let mut code = Code::HostFailed;
+        for error in first_boot.missing() {
+            if error.code() == Code::NoQemu {
+                code = Code::NoQemu;
+            }
+            missing.push(error.to_string());
+        }
+        if missing.is_empty() { Ok(Self { versions }) } else { Err(BaseError::Missing { missing, code }) }
     }
 
     /// Version by program.
@@ -52,13 +63,19 @@ impl Tools {
 /// A command with a small, fixed environment.
 pub(super) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root");
+    command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/nonexistent");
     command.stdin(std::process::Stdio::null());
     command
 }
 
 /// Runs a command to its end and returns its standard output.
 pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, BaseError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    run_as(&program, command)
+}
+
+/// The same for a program that another one starts: the error names `program`.
+pub(super) fn run_as(program: &str, command: &mut Command) -> Result<Vec<u8>, BaseError> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(output.stdout);
@@ -66,13 +83,14 @@ pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, BaseError> {
     let tail: Vec<String> =
         String::from_utf8_lossy(&output.stderr).lines().rev().take(20).map(str::to_owned).collect();
     Err(BaseError::Tool {
-        program: command.get_program().to_string_lossy().into_owned(),
+        program: program.to_owned(),
         status: output.status.to_string(),
         tail: tail.into_iter().rev().collect(),
     })
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Where a program is.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
     PATH.split(':').map(|folder| PathBuf::from(folder).join(program)).find(|path| path.is_file())
 }
 
@@ -87,13 +105,25 @@ fn version(tool: &Tool) -> Result<String, BaseError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn everything_that_is_missing_is_named_at_once() {
         let tool = |program, package| Tool { program, package, version: &[] };
         let wanted = [tool("sh", "dash"), tool("no-such-a", "pa"), tool("no-such-b", "pb")];
-        let Err(BaseError::Missing { missing }) = Tools::find(&wanted) else { panic!("found") };
+        let first_boot = FirstBoot {
+            confinement: &harness::Confinement::standard(),
+            accelerator_cache: Path::new("/nonexistent"),
+            memory_mib: 1024,
+            time_limit: Duration::from_secs(1),
+        };
+        let Err(BaseError::Missing { missing, .. }) = Tools::find(&wanted, Owners::ours(), &first_boot)
+        else {
+            panic!("found")
+        };
         let text = missing.join("\n");
         assert!(text.contains("no-such-a is not installed (package pa)"), "{text}");
         assert!(text.contains("no-such-b is not installed (package pb)"), "{text}");

@@ -1,13 +1,15 @@
 //! The hidden folder of a build: swept first, renamed last, one build at a time.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, RenameFlags};
 
 use super::error::BaseError;
-use super::{Existing, Progress};
+use super::owners::Owners;
+use super::{Existing, Progress, tools};
 
 /// Begins the name of a build's folder.
 const PREFIX: &str = ".build-";
@@ -95,8 +97,16 @@ fn remove(folder: &Path) -> Result<(), BaseError> {
             return Err(BaseError::Mounted { folder, mount: mount.to_owned() });
         }
     }
-    std::fs::remove_dir_all(&folder)?;
-    Ok(())
+    match std::fs::remove_dir_all(&folder) {
+        // Files of other users, which only the root of our namespace can remove.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && Owners::ours() == Owners::Namespace => {
+            let mut command = Owners::Namespace.command("rm");
+            command.args(["-rf", "--one-file-system", "--"]).arg(&folder);
+            tools::run_as("rm", &mut command)?;
+            Ok(())
+        }
+        removed => Ok(removed?),
+    }
 }
 
 #[cfg(test)]

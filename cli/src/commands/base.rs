@@ -95,8 +95,7 @@ fn make(
     {
         return Ok(answer(&built, Origin::Cache, None));
     }
-    let built =
-        base::build(options, signer, &mut |files, progress| first_boot.facts(files, progress), progress)?;
+    let built = base::build(options, signer, first_boot, progress)?;
     // The base is good, whatever becomes of the copy.
     let kept = cache.map(|cache| cache.keep(&built));
     Ok(answer(&built, Origin::Build, kept.and_then(Result::err)))
