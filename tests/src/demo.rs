@@ -15,6 +15,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use end_to_end::command::Run;
 use end_to_end::git::Daemon;
 use end_to_end::site::{Site, cache, project};
+use end_to_end::tree::is_root;
 use end_to_end::vo::{Vo, copy_folder};
 
 fn main() -> ExitCode {
@@ -67,6 +68,11 @@ fn play(story: &mut Story, folder: &Path) {
 
     story.say("A site makes its folder and trusts the VO's CA for the VO's recipes");
     let site = Site::found("example-site", folder);
+    if !is_root() {
+        println!(
+            "  this is not root: the site allows that machines run as you, so an escaped QEMU could do what you can"
+        );
+    }
     let trusted = site.trust(&vo);
     story.row("trust the VO", &trusted, &Expected::Done);
     story.say("The site builds its base image, or finds it in the cache");

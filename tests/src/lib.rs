@@ -4,4 +4,5 @@
 pub mod command;
 pub mod git;
 pub mod site;
+pub mod tree;
 pub mod vo;

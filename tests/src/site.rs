@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::command::{Countersign, Run};
+use crate::tree::is_root;
 use crate::vo::Vo;
 
 /// A site and how to call its commands.
@@ -33,7 +34,8 @@ pub fn cache() -> PathBuf {
 }
 
 impl Site {
-    /// Makes a site's folder below `folder`, with the project's own site recipes.
+    /// Makes a site's folder below `folder`, with the project's own site recipes. Without root, machines run as the caller:
+    /// the recipes here are the project's own.
     #[must_use]
     pub fn found(id: &str, folder: &Path) -> Self {
         std::fs::create_dir_all(folder).expect("a folder for the site");
@@ -46,7 +48,18 @@ impl Site {
             .passphrase(&site.passphrase)
             .run()
             .done();
+        if !is_root() {
+            site.allow_same_user();
+        }
         site
+    }
+
+    fn allow_same_user(&self) {
+        let path = self.folder.join("site.toml");
+        let text = std::fs::read_to_string(&path).expect("site.toml is read");
+        let (refused, allowed) = ("allow_same_user = false", "allow_same_user = true");
+        assert!(text.contains(refused), "`init` writes {refused}");
+        std::fs::write(&path, text.replacen(refused, allowed, 1)).expect("site.toml is written");
     }
 
     /// Calls a command of the site.
