@@ -19,6 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::regular_file;
+
 /// The most bytes a ledger may have: some 250,000 versions.
 const LEDGER_BYTES: u64 = 64 << 20;
 
@@ -149,15 +151,13 @@ impl Ledger {
     /// [`LedgerError::Damaged`], [`LedgerError::TooLarge`], [`LedgerError::Io`].
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let io = |action| move |source| LedgerError::Io { action, path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(io("open"))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = regular_file::open_with(&mut options, path).map_err(io("open"))?;
         flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock")(errno.into()))?;
+        if file.metadata().map_err(io("read"))?.len() > LEDGER_BYTES {
+            return Err(LedgerError::TooLarge { path: path.to_owned() });
+        }
         let mut bytes = Vec::new();
         (&file).take(LEDGER_BYTES + 1).read_to_end(&mut bytes).map_err(io("read"))?;
         if bytes.len() as u64 > LEDGER_BYTES {

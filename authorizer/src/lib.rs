@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod machines;
 pub mod pipeline;
 pub mod publication;
+pub mod regular_file;
 pub mod site;
 pub mod stopped;
 pub mod suite;

@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use authorizer::regular_file;
 use authorizer::site::config::Level;
 use recipe_spec::{RecipeName, Sha256Digest, Timestamp};
 use rustix::fs::{FlockOperation, flock};
@@ -342,19 +343,22 @@ fn is_id(id: &str) -> bool {
 
 fn read_record(folder: &Path, id: &str) -> Result<Option<Record>, InstanceError> {
     let path = folder.join(RECORD);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(at(&path))?,
+    let bad = |reason: &dyn std::fmt::Display| InstanceError::BadRecord {
+        id: id.to_owned(),
+        reason: reason.to_string(),
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(at(&path))?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| InstanceError::BadRecord { id: id.to_owned(), reason: e.to_string() })
+    let bytes = match regular_file::read(&path, MAX_RECORD) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
+            return Err(bad(&error));
+        }
+        bytes => bytes.map_err(at(&path))?,
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| bad(&error))
 }
 
 fn lock_is_held(path: &Path) -> Result<bool, InstanceError> {
-    let file = match File::open(path) {
+    let file = match regular_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file.map_err(at(path))?,
     };
@@ -420,6 +424,12 @@ mod tests {
         let held = instances.begin("web-2").unwrap();
         fs::write(held.folder().join(RECORD), "{").unwrap();
         assert!(matches!(instances.show("web-2"), Err(InstanceError::BadRecord { .. })));
+        fs::remove_file(held.folder().join(RECORD)).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, held.folder().join(RECORD), rustix::fs::Mode::RUSR).unwrap();
+        assert!(
+            matches!(instances.show("web-2"), Err(InstanceError::BadRecord { .. })),
+            "nor is it waited for"
+        );
         let states: Vec<_> = instances.list().unwrap().into_iter().map(|instance| instance.state).collect();
         assert_eq!(states, [State::Ended, State::Starting], "a damaged record hides no other instance");
     }

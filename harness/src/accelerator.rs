@@ -144,7 +144,8 @@ fn key(qemu: &Qemu) -> Result<Sha256Digest, HarnessError> {
 
 /// An answer that cannot be read is no answer.
 fn read(cache: &Path) -> Option<Kept> {
-    if fs::metadata(cache).ok()?.len() > MAX_KEPT {
+    let about = fs::symlink_metadata(cache).ok()?;
+    if !about.is_file() || about.len() > MAX_KEPT {
         return None;
     }
     serde_json::from_slice(&fs::read(cache).ok()?).ok()

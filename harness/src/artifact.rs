@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use recipe_spec::digest::Sha256Digest;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::io::Errno;
 
 use crate::error::HarnessError;
 
@@ -41,6 +42,8 @@ pub(crate) enum Part {
     Layer,
 }
 
+/// Largest disk that is hashed, in bytes: a sparse file of any size costs its maker nothing.
+const MAX_DISK_FILE: u64 = 64 << 30;
 /// Largest kernel or initramfs that is read into memory, in bytes.
 const MAX_BOOT_FILE: u64 = 512 << 20;
 
@@ -87,20 +90,25 @@ pub(crate) fn sealed_memory(name: &str, parts: &[&[u8]]) -> Result<OwnedFd, Harn
 fn open(path: &Path, part: Part) -> Result<File, HarnessError> {
     // NONBLOCK: opening a FIFO that somebody put there must not hang; it is refused below.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags as i32)
-        .open(path)
-        .map_err(|source| HarnessError::system("open", path, source))?;
-    let about = file.metadata().map_err(|source| HarnessError::system("look at", path, source))?;
     let unusable =
         |reason: String| HarnessError::Unusable { path: path.to_owned(), layer: part == Part::Layer, reason };
+    let file = File::options().read(true).custom_flags(flags as i32).open(path).map_err(|source| {
+        match (source.kind(), source.raw_os_error().map(Errno::from_raw_os_error)) {
+            (ErrorKind::NotFound, _) => unusable("it is missing".into()),
+            (_, Some(Errno::LOOP)) => unusable("it is a symbolic link".into()),
+            _ => HarnessError::system("open", path, source),
+        }
+    })?;
+    let about = file.metadata().map_err(|source| HarnessError::system("look at", path, source))?;
     if !about.is_file() {
         return Err(unusable("it is not a regular file".into()));
     }
     let us = rustix::process::geteuid().as_raw();
     if about.uid() != us && about.uid() != 0 {
         return Err(unusable(format!("it belongs to user {}, neither root nor us", about.uid())));
+    }
+    if about.len() > MAX_DISK_FILE {
+        return Err(unusable(format!("it is longer than {MAX_DISK_FILE} bytes")));
     }
     if about.mode() & 0o022 != 0 {
         return Err(unusable(format!("others may write to it (mode {:04o})", about.mode() & 0o7777)));
@@ -177,6 +185,8 @@ fn digest(file: &mut File) -> std::io::Result<Sha256Digest> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use recipe_spec::Code;
+
     use super::*;
 
     fn file(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -218,14 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn a_link_and_a_fifo_are_refused_without_waiting() {
+    fn what_is_missing_longer_or_no_file_has_the_code_of_its_part() {
         let (dir, path) = file(b"disk");
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(open_disk(&Pinned::new(&link, Sha256Digest::of(b"disk")), Part::Base).is_err());
-        let fifo = dir.path().join("fifo");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
-        assert!(open_disk(&Pinned::new(&fifo, Sha256Digest::of(b"disk")), Part::Base).is_err());
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(&path, at("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), rustix::fs::Mode::RUSR).unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("longer"), b"disk\0").unwrap();
+        File::create(at("endless")).unwrap().set_len(1 << 42).unwrap();
+        for name in ["missing", "link", "fifo", "folder", "longer", "endless"] {
+            let pinned = Pinned::new(at(name), Sha256Digest::of(b"disk"));
+            assert_eq!(open_disk(&pinned, Part::Base).unwrap_err().code(), Code::BaseMismatch, "{name}");
+            assert_eq!(open_disk(&pinned, Part::Layer).unwrap_err().code(), Code::LayerMismatch, "{name}");
+            assert_eq!(read_boot_file(&pinned).unwrap_err().code(), Code::BaseMismatch, "{name}");
+        }
     }
 
     #[test]

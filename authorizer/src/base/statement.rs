@@ -1,8 +1,7 @@
 //! The site's statement over a base: which files, from which archive, by which tools.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use guest::facts::Facts;
@@ -12,7 +11,13 @@ use serde::{Deserialize, Serialize};
 use signer::{PAYLOAD_TYPE, Signer, dsse};
 
 use super::error::BaseError;
-use super::{FILES, STATEMENT_FILE};
+use super::{DISK_FILE, FILES, STATEMENT_FILE};
+use crate::regular_file;
+
+/// Largest disk of a base and largest other file of it, in bytes. A sparse file of any size costs its maker nothing, and
+/// whoever hashes it hours.
+const MAX_DISK: u64 = 64 << 30;
+const MAX_OTHER: u64 = 512 << 20;
 
 /// Predicate `urn:countersign:base:v1`: what the base was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,31 +100,33 @@ pub(super) fn facts_bytes(facts: &Facts) -> Result<Vec<u8>, BaseError> {
     Ok(bytes)
 }
 
-/// SHA-256 of a file of any size.
+/// SHA-256 of one of a base's files.
 pub(super) fn digest(path: &Path) -> Result<Sha256Digest, BaseError> {
-    let mut file = open_file(path)?;
-    let (digest, _) = Sha256Digest::of_reader(&mut file)?;
+    let limit = if path.file_name().is_some_and(|name| name == DISK_FILE) { MAX_DISK } else { MAX_OTHER };
+    let file = regular_file::open(path).map_err(unusable(path))?;
+    if file.metadata()?.len() > limit {
+        return Err(mismatch(path, format!("it is larger than {limit} bytes")));
+    }
+    // Whatever it grows to meanwhile is no more than is asked for, and another digest.
+    let (digest, _) = Sha256Digest::of_reader(&mut file.take(limit))?;
     Ok(digest)
 }
 
 /// The bytes of a file that has at most `limit`.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, BaseError> {
-    let mut bytes = Vec::new();
-    open_file(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(missing(path, "it is too large"));
-    }
-    Ok(bytes)
+    regular_file::read(path, limit).map_err(unusable(path))
 }
 
-fn open_file(path: &Path) -> Result<File, BaseError> {
-    File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => missing(path, "it is missing"),
+/// What cannot be the file that was signed, whatever is in it, is another; the rest is the host's.
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> BaseError + '_ {
+    move |error| match error.kind() {
+        ErrorKind::NotFound => mismatch(path, "it is missing".to_owned()),
+        ErrorKind::InvalidInput | ErrorKind::FileTooLarge => mismatch(path, error.to_string()),
         _ => BaseError::Io(error),
-    })
+    }
 }
 
-fn missing(path: &Path, reason: &str) -> BaseError {
+fn mismatch(path: &Path, reason: String) -> BaseError {
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    BaseError::Mismatch { file, reason: reason.to_owned() }
+    BaseError::Mismatch { file, reason }
 }

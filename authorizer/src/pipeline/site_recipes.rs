@@ -1,11 +1,9 @@
 //! The site's own recipes and its test suite, as they lie in its folder.
 
-use std::fs::File;
-use std::io::Read;
-
 use recipe_spec::{Code, Limits, Recipe, Sha256Digest};
 
 use crate::intake;
+use crate::regular_file;
 use crate::site::Site;
 use crate::stopped::Stopped;
 use crate::suite::SuiteConfig;
@@ -29,19 +27,11 @@ const MAX_SUITE: u64 = 1 << 20;
 
 /// The configuration of the site's security tests, and the digest of the bytes that it was read from.
 pub(super) fn suite(site: &Site) -> Result<(SuiteConfig, Sha256Digest), Stopped> {
-    let bytes = suite_bytes(site)?;
+    let path = site.suite();
+    let bytes = regular_file::read(&path, MAX_SUITE).map_err(|error| Stopped::io("read", &path, &error))?;
     let digest = Sha256Digest::of(&bytes);
     let text = String::from_utf8(bytes).map_err(Stopped::internal)?;
     let suite = SuiteConfig::parse(&text)
-        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", site.suite().display())))?;
+        .map_err(|error| Stopped::new(Code::HostFailed, format!("{}: {error}", path.display())))?;
     Ok((suite, digest))
-}
-
-fn suite_bytes(site: &Site) -> Result<Vec<u8>, Stopped> {
-    let path = site.suite();
-    let mut text = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_SUITE).read_to_end(&mut text))
-        .map_err(|error| Stopped::io("read", &path, &error))?;
-    Ok(text)
 }

@@ -5,6 +5,7 @@
 //! moves last, from the value that was expected. A kill leaves objects that nothing names.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use git2::{
@@ -15,6 +16,7 @@ use recipe_spec::payload::PayloadFile;
 use recipe_spec::{Code, RecipeName, RecipePath, Timestamp};
 use semver::Version;
 
+use crate::regular_file;
 use crate::site::SiteLock;
 
 /// The authorization itself, within its version's folder.
@@ -33,6 +35,9 @@ const COMMITTER: (&str, &str) = ("countersign", "countersign@localhost");
 /// The most files and bytes of one publication.
 const FILES: usize = 2048;
 const BYTES: usize = 64 << 20;
+/// Files of a repository beside its objects, and the most bytes of each.
+const READ_WHOLE: [&str; 3] = ["HEAD", "config", "packed-refs"];
+const SMALL: u64 = 16 << 20;
 /// The most recipes, and versions of one, that are listed.
 const ENTRIES: usize = 100_000;
 
@@ -180,6 +185,17 @@ struct Shelf {
 
 impl Shelf {
     fn open(path: &Path) -> Result<Self, PublicationError> {
+        // git reads these to their end, whatever they are.
+        for name in READ_WHOLE.iter().map(Path::new).chain([Path::new(BRANCH)]) {
+            match regular_file::read(&path.join(name), SMALL) {
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => {
+                    let what = format!("{}: {error}", name.display());
+                    return Err(PublicationError::Damaged { path: path.to_owned(), what });
+                }
+                // What else is wrong with it git will say.
+                _ => {}
+            }
+        }
         let repository = Repository::open_bare(path)
             .map_err(|source| PublicationError::Git { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), repository })

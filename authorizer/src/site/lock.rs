@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{Layout, SiteError};
+use crate::regular_file;
 
 /// How often a waiting process looks again.
 const POLL: Duration = Duration::from_millis(50);
@@ -65,13 +66,10 @@ impl TrustLock {
 }
 
 fn locked(path: &Path, patience: Duration) -> Result<File, SiteError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| SiteError::io("open", path, source))?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file =
+        regular_file::open_with(&mut options, path).map_err(|source| SiteError::io("open", path, source))?;
     let deadline = Instant::now() + patience;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -49,9 +49,7 @@ impl Site {
     /// [`SiteError`] when `site.toml`, an anchor or the site's CA cannot be read, or others than the owner could
     /// change what the site trusts or read its keys.
     pub fn open(folder: &Path) -> Result<Self, SiteError> {
-        // Absolute, so that a change of the working directory cannot make it another site.
-        let folder = std::fs::canonicalize(folder).map_err(|source| SiteError::io("open", folder, source))?;
-        let layout = Layout::new(folder);
+        let layout = place(folder)?;
         let text = store::read_text(&layout.config(), CONFIG_BYTES)?;
         let config =
             SiteConfig::parse(&text).map_err(|source| SiteError::Config { path: layout.config(), source })?;
@@ -63,6 +61,16 @@ impl Site {
         site.site_recipes().try_for_each(|folder| store::check_tree_unwritable(&folder))?;
         store::check_unwritable(&site.suite())?;
         Ok(site)
+    }
+
+    /// The layout of the site in `folder`, for a change of what it trusts: anchors and CRLs are not read, and may be damaged.
+    ///
+    /// # Errors
+    /// [`SiteError`] when others than the owner could change what the site trusts or read its keys.
+    pub fn guarded(folder: &Path) -> Result<Layout, SiteError> {
+        let layout = place(folder)?;
+        check_modes(&layout)?;
+        Ok(layout)
     }
 
     /// Where everything lies.
@@ -127,6 +135,11 @@ impl Site {
     }
 }
 
+/// Absolute, so that a change of the working directory cannot make it another site.
+fn place(folder: &Path) -> Result<Layout, SiteError> {
+    std::fs::canonicalize(folder).map(Layout::new).map_err(|source| SiteError::io("open", folder, source))
+}
+
 /// Reads a secret key, which nobody but its owner may read.
 fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Result<SecretKey, SiteError> {
     store::check_private(path)?;
@@ -162,7 +175,8 @@ fn check_modes(layout: &Layout) -> Result<(), SiteError> {
 
 fn load_pins(layout: &Layout, config: &SiteConfig) -> Result<SitePins, SiteError> {
     let certificate = store::read_text(&layout.ca_certificate(), CERTIFICATE_PEM_BYTES)?;
-    let crl = store::read_text(&layout.ca_crl(), CRL_PEM_BYTES)?;
+    // Without it nothing that the site signed counts, and whoever asks is told so (`CRL_MISSING`).
+    let crl = store::read_text_if_present(&layout.ca_crl(), CRL_PEM_BYTES)?;
     let trust = |source| SiteError::Trust { path: layout.ca_certificate(), source: Box::new(source) };
     let mut pins = SitePins::new(&certificate, &pem_blocks(&crl)).map_err(trust)?;
     for (role, digests) in [
@@ -187,7 +201,8 @@ fn load_anchors(layout: &Layout, config: &SiteConfig) -> Result<Vec<Anchor>, Sit
         store::check_unwritable(&path)?;
         store::check_unwritable(&crl_path)?;
         let certificate = store::read_text(&path, CERTIFICATE_PEM_BYTES)?;
-        let crls = store::read_text(&crl_path, CRL_PEM_BYTES)?;
+        // Only this anchor's signers are refused then.
+        let crls = store::read_text_if_present(&crl_path, CRL_PEM_BYTES)?;
         let loaded =
             Anchor::new(anchor.name.as_str(), &certificate, &pem_blocks(&crls), anchor.vos.iter().cloned())
                 .map_err(|source| SiteError::Trust { path, source: Box::new(source) })?;
@@ -390,7 +405,7 @@ impl SiteError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// A code where another try may help; none where a person has to set the site right first.
+    /// The code; none where a person has to set the site right first.
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Locked { .. } => Some(Code::HostFailed),
@@ -398,6 +413,7 @@ impl SiteError {
                 Some(Code::HostFull)
             }
             Self::Crl(error) => Some(error.code()),
+            Self::Trust { source, .. } if source.code() == Code::CrlInvalid => Some(Code::CrlInvalid),
             Self::Publication(error) => error.code(),
             _ => None,
         }

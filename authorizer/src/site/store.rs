@@ -1,11 +1,12 @@
 //! Reading and writing the site's own files: bounded, with explicit modes, and never half.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::SiteError;
+use crate::regular_file;
 
 /// What others may do with a file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +33,22 @@ impl Access {
     }
 }
 
-/// The text of a file of at most `limit` bytes.
+/// The text of a regular file of at most `limit` bytes.
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, SiteError> {
-    let io = |source| SiteError::io("read", path, source);
-    let mut text = String::new();
-    File::open(path).map_err(io)?.take(limit + 1).read_to_string(&mut text).map_err(io)?;
-    if text.len() as u64 > limit {
-        return Err(SiteError::TooLarge { path: path.to_owned(), limit });
+    let failed = |source: io::Error| match source.kind() {
+        ErrorKind::FileTooLarge => SiteError::TooLarge { path: path.to_owned(), limit },
+        _ => SiteError::io("read", path, source),
+    };
+    let bytes = regular_file::read(path, limit).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|error| failed(io::Error::new(ErrorKind::InvalidData, error)))
+}
+
+/// As [`read_text`]; a file that is not there has no text.
+pub(super) fn read_text_if_present(path: &Path, limit: u64) -> Result<String, SiteError> {
+    match read_text(path, limit) {
+        Err(SiteError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text,
     }
-    Ok(text)
 }
 
 /// Makes a folder with exactly these permissions, whatever the umask.

@@ -60,7 +60,8 @@ pub fn add_vo(
 /// Takes a newer CRL (PEM) of an anchor's CA, and of CAs below it, in place of the old one.
 ///
 /// # Errors
-/// [`SiteError`] when there is no such anchor, the CRL is not by its CA, or it has a lower number than the old one.
+/// [`SiteError`] when there is no such anchor, the CRL is not by its CA, or it has a lower number than the old one. A
+/// missing or damaged old one is no obstacle.
 pub fn renew_anchor_crl(lock: &TrustLock, name: &VoName, crl_pem: &str) -> Result<(), SiteError> {
     let layout = lock.layout();
     let text = store::read_text(&layout.config(), CONFIG_BYTES)?;
@@ -76,8 +77,10 @@ pub fn renew_anchor_crl(lock: &TrustLock, name: &VoName, crl_pem: &str) -> Resul
     let pem = store::read_text(&certificate_file, CERTIFICATE_PEM_BYTES)?;
     let certificate = parse_certificate(&certificate_file, &pem)?;
     let new = own_crl(&crl_file, crl_pem, &certificate)?;
-    let old = own_crl(&crl_file, &store::read_text(&crl_file, CRL_PEM_BYTES)?, &certificate)?;
-    if number(&new) < number(&old) {
+    // What is missing or damaged has no number, and is what a renewal mends.
+    let old =
+        store::read_text(&crl_file, CRL_PEM_BYTES).and_then(|pem| own_crl(&crl_file, &pem, &certificate));
+    if let Some(old) = old.ok().filter(|old| number(&new) < number(old)) {
         let what = format!("has number {}, the one it would replace has {}", new.number(), old.number());
         return Err(SiteError::OtherCrl { what });
     }

@@ -1,16 +1,20 @@
 //! `countersign init` and `anchor`: a site's folder and whom it trusts; and how the other commands open it.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use authorizer::regular_file;
 use authorizer::site::apt::{debian_mirrors, host_sources};
 use authorizer::site::{
     InitOptions, KeyProtection, Layout, Site, SiteLock, TrustLock, add_vo, renew_anchor_crl,
 };
-use recipe_spec::{Timestamp, VoName};
+use recipe_spec::{Code, Timestamp, VoName};
 use serde_json::json;
+use signer::limits::MAX_KEY_PEM_BYTES;
 use signer::{Anchor, Passphrase, Role, Signer};
+use zeroize::Zeroizing;
 
 use crate::arguments::{AnchorCommand, NewPassphrase, PassphraseSource};
 use crate::files::read_text;
@@ -93,8 +97,9 @@ pub(crate) fn anchor(
     command: &AnchorCommand,
     now: Timestamp,
 ) -> Result<Answer, Problem> {
-    let site = open(folder)?;
-    let lock = trust_lock(&site)?;
+    // A site whose trust is damaged does not open, and this is what mends it.
+    let layout = Site::guarded(named(folder)?)?;
+    let lock = TrustLock::acquire(&layout, PATIENCE)?;
     match command {
         AnchorCommand::Add { name, ca, crl, vos } => {
             let anchor = trust_anchor(name, ca, crl, vos)?;
@@ -158,12 +163,16 @@ fn vo_names(vos: &[String]) -> Result<Vec<VoName>, Problem> {
 
 /// Opens the site that `--site` or `COUNTERSIGN_SITE` names.
 pub(crate) fn open(folder: Option<&Path>) -> Result<Site, Problem> {
+    Ok(Site::open(named(folder)?)?)
+}
+
+fn named(folder: Option<&Path>) -> Result<&Path, Problem> {
     let folder = folder
         .ok_or_else(|| Problem::usage("which site? name its folder with --site or COUNTERSIGN_SITE"))?;
     if !Layout::new(folder).config().exists() {
         return Err(Problem::usage(format!("{} is no site: it has no site.toml", folder.display())));
     }
-    Ok(Site::open(folder)?)
+    Ok(folder)
 }
 
 /// Takes the lock of what the site trusts, which no authorization holds.
@@ -189,6 +198,14 @@ pub(crate) fn unlock(
 ) -> Result<Option<Passphrase>, Problem> {
     let file =
         site.layout().key(role).ok_or_else(|| Problem::usage(format!("a site has no key of a {role}")))?;
-    let pem = read_text(&file, "the site's key")?;
-    passphrase.unlock(&pem, &format!("the site's {role} key"))
+    let unreadable = |error: io::Error| {
+        let message = format!("cannot read the site's key {}: {error}", file.display());
+        match error.kind() {
+            // This command is one for the folder that has the keys.
+            io::ErrorKind::NotFound => Problem::usage(message),
+            _ => Problem::coded(Code::HostFailed, message),
+        }
+    };
+    let pem = Zeroizing::new(regular_file::read(&file, MAX_KEY_PEM_BYTES as u64).map_err(unreadable)?);
+    passphrase.unlock(&String::from_utf8_lossy(&pem), &format!("the site's {role} key"))
 }
