@@ -327,6 +327,9 @@ pub(crate) enum CrlCommand {
     /// Publish the list again with new dates and the next number, and renew the X.509 CRL of the site's own CA
     #[command(after_help = "Example:\n  countersign crl publish")]
     Publish {
+        /// Date the list rightly although the one before is from the future: this clock is right, and was ahead then
+        #[arg(long)]
+        clock_was_ahead: bool,
         #[command(flatten)]
         passphrase: PassphraseSource,
     },

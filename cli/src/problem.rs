@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 
 use authorizer::base::BaseError;
+use authorizer::pipeline::CLOCK_HINT;
 use authorizer::publication::PublicationError;
 use authorizer::site::SiteError;
 use authorizer::stopped::Stopped;
@@ -66,6 +67,7 @@ impl From<CrlError> for Problem {
         let problem = Self::coded(error.code(), &error);
         match error.code() {
             Code::CrlExpired => problem.hint("publish a fresh list with `countersign crl publish`"),
+            Code::ClockBackward => problem.hint(CLOCK_HINT),
             _ => problem,
         }
     }

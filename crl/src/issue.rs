@@ -87,19 +87,46 @@ pub fn issue(
     signer: &Signer,
     now: Timestamp,
 ) -> Result<(Vec<u8>, Vec<u8>), CrlError> {
+    if let Some(seen) = previous.map(|list| list.header().this_update).filter(|seen| now < *seen) {
+        return Err(CrlError::ClockBackward { seen, now });
+    }
+    issue_at_any_time(previous, add, issuer, scope, next_update, signer, now)
+}
+
+/// Issues the list after `previous` with its entries, dated `now` although that may be before `previous`: for an issuer whose
+/// clock was ahead then and is right now. An entry dated after `now` is dated `now`.
+///
+/// Only a person can know which of two times is right, so nothing calls this by itself.
+///
+/// # Errors
+/// `CRL_INVALID` with an [`IssueError`].
+pub fn issue_correction(
+    previous: &AuthenticCrl,
+    next_update: Timestamp,
+    signer: &Signer,
+    now: Timestamp,
+) -> Result<(Vec<u8>, Vec<u8>), CrlError> {
+    let Header { issuer, scope, .. } = previous.header();
+    issue_at_any_time(Some(previous), &[], issuer.as_str(), *scope, next_update, signer, now)
+}
+
+fn issue_at_any_time(
+    previous: Option<&AuthenticCrl>,
+    add: &[(Selector, Reason, Timestamp)],
+    issuer: &str,
+    scope: Scope,
+    next_update: Timestamp,
+    signer: &Signer,
+    now: Timestamp,
+) -> Result<(Vec<u8>, Vec<u8>), CrlError> {
     if now >= next_update || !within_dates(now) || !within_dates(next_update) {
         return Err(IssueError::Span { now, next_update }.into());
     }
     let issuer: IssuerName = issuer.parse().map_err(IssueError::Issuer)?;
-    if let Some(previous) = previous.map(AuthenticCrl::header) {
-        if (&previous.issuer, previous.scope) != (&issuer, scope) {
-            return Err(
-                IssueError::OtherList { issuer: previous.issuer.clone(), scope: previous.scope }.into()
-            );
-        }
-        if now < previous.this_update {
-            return Err(CrlError::ClockBackward { seen: previous.this_update, now });
-        }
+    if let Some(previous) = previous.map(AuthenticCrl::header)
+        && (&previous.issuer, previous.scope) != (&issuer, scope)
+    {
+        return Err(IssueError::OtherList { issuer: previous.issuer.clone(), scope: previous.scope }.into());
     }
     let body = extended_body(previous.map(AuthenticCrl::body), add, now)?;
     let body_sha256 = body.digest();
@@ -132,6 +159,10 @@ fn extended_body(
 ) -> Result<Body, IssueError> {
     // What was said before comes first: it stands against what is said again.
     let mut entries: Vec<Entry> = previous.map(|body| body.entries().collect()).unwrap_or_default();
+    if let Ok(latest) = RevocationDate::try_from(now) {
+        // No entry is dated after its list; one can be only where a clock that was ahead is corrected.
+        entries.iter_mut().for_each(|entry| entry.date = entry.date.min(latest));
+    }
     entries.reserve(add.len());
     for (selector, reason, date) in add {
         let named = || Box::new(selector.clone());

@@ -19,8 +19,8 @@
 //! | `CRL_EXPIRED` | `nextUpdate` is reached |
 //! | `CRL_ROLLBACK` | a lower number than seen before, or than an authorization records |
 //! | `CRL_EQUIVOCATION` | the number seen last, with another header |
-//! | `CRL_FORK` | the next number, but it names another list before it; or a higher number issued earlier |
-//! | `CLOCK_BACKWARD` | the clock is behind the issue of a list seen before |
+//! | `CRL_FORK` | the next number, but it names another list before it; or a number beyond the next, issued earlier |
+//! | `CLOCK_BACKWARD` | the clock is behind the issue of a list seen before, and no later one says that this was a mistake |
 //! | `HOST_FULL` | no room to keep list or state |
 //! | `HOST_FAILED` | another process held list or state too long |
 
@@ -40,7 +40,7 @@ mod show;
 pub use error::CrlError;
 pub use folder::{BODY_FILE, HEADER_FILE, MAX_HEADER_BYTES, NEXT_BODY_FILE, load, store};
 pub use header::{Header, IssuerName, Scope};
-pub use issue::{IssueError, issue};
+pub use issue::{IssueError, issue, issue_correction};
 pub use list::{AuthenticCrl, Clear, FUTURE_TOLERANCE_SECONDS, RecipeCrl, Revocation, Revoked, Status};
 pub use mark::Mark;
 pub use record::{DateError, Entry, Reason, RecordError, RevocationDate};

@@ -61,12 +61,28 @@ impl Mark {
 
     /// Whether `next`, which names `previous` as the header before it, may come after this list. Numbers may be skipped:
     /// who was away for a while sees no broken chain, and the signature still vouches for the newer list.
+    ///
+    /// The list that names this one as its predecessor may be dated before it: so an issuer whose clock was ahead comes
+    /// back to the right time. It has all entries, and no list of a lower number counts again.
     pub(crate) fn admits(&self, next: &Self, previous: Option<Sha256Digest>) -> Result<Advance, CrlError> {
+        let advance = self.is_continued_by(next, previous)?;
+        let skipped = self.number.checked_add(1) != Some(next.number);
+        if advance == Advance::Forward && skipped && next.this_update < self.this_update {
+            return Err(
+                self.fork(next, "it has a higher number, does not name this one, and was issued earlier")
+            );
+        }
+        Ok(advance)
+    }
+
+    /// As [`Mark::admits`], whatever the dates. So is judged what an issuer whose clock was ahead publishes when it is right
+    /// again: who saw this list and missed the next one would else have to wait until this one's date has come.
+    pub(crate) fn is_continued_by(
+        &self,
+        next: &Self,
+        previous: Option<Sha256Digest>,
+    ) -> Result<Advance, CrlError> {
         let pair = || (Box::new(self.clone()), Box::new(next.clone()));
-        let fork = |why| {
-            let (seen, found) = pair();
-            Err(CrlError::Fork { seen, found, why })
-        };
         if (&self.issuer, self.scope) != (&next.issuer, next.scope) {
             let (seen, found) = pair();
             return Err(CrlError::OtherIssuer { seen, found });
@@ -76,7 +92,9 @@ impl Mark {
             return Err(CrlError::Rollback { seen, found });
         }
         if next.epoch > self.epoch {
-            return fork("a new epoch begins only by a rotation, which this version does not know");
+            return Err(
+                self.fork(next, "a new epoch begins only by a rotation, which this version does not know")
+            );
         }
         if next.number == self.number {
             if next.header == self.header {
@@ -86,12 +104,13 @@ impl Mark {
             return Err(CrlError::Equivocation { seen, found });
         }
         if self.number.checked_add(1) == Some(next.number) && previous != Some(self.header) {
-            return fork("it names another list as the one before it");
-        }
-        if next.this_update < self.this_update {
-            return fork("it has a higher number and was issued earlier");
+            return Err(self.fork(next, "it names another list as the one before it"));
         }
         Ok(Advance::Forward)
+    }
+
+    fn fork(&self, next: &Self, why: &'static str) -> CrlError {
+        CrlError::Fork { seen: Box::new(self.clone()), found: Box::new(next.clone()), why }
     }
 }
 
@@ -129,8 +148,12 @@ mod tests {
         assert_eq!(verdict(&seen, &mark(4, 8, b"x"), b"seven"), Err(Code::CrlFork));
         let renamed = Mark { issuer: "other".parse().unwrap(), ..mark(3, 8, b"eight") };
         assert_eq!(verdict(&seen, &renamed, b"seven"), Err(Code::CrlInvalid));
-        let earlier = Mark { this_update: Timestamp::from_unix(999), ..mark(3, 8, b"eight") };
-        assert_eq!(verdict(&seen, &earlier, b"seven"), Err(Code::CrlFork));
+        let earlier = |number| Mark { this_update: Timestamp::from_unix(999), ..mark(3, number, b"earlier") };
+        assert_eq!(verdict(&seen, &earlier(8), b"seven"), Ok(Advance::Forward));
+        assert_eq!(verdict(&seen, &earlier(8), b"other"), Err(Code::CrlFork));
+        assert_eq!(verdict(&seen, &earlier(9), b"eight"), Err(Code::CrlFork));
+        assert_eq!(verdict(&seen, &earlier(7), b"six"), Err(Code::CrlEquivocation));
+        assert_eq!(verdict(&seen, &earlier(6), b"five"), Err(Code::CrlRollback));
     }
 
     #[test]

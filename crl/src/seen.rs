@@ -2,7 +2,7 @@
 //!
 //! A signature says who made a list, not that it is the latest: whoever serves an old one must be caught by memory. The
 //! memory holds signed values only (a [`Mark`]), never the time of this machine's clock, so that a clock that once
-//! ran ahead locks nobody out.
+//! ran ahead locks nobody out. If it was the issuer's clock that ran ahead, the list that follows, dated rightly, is admitted.
 //!
 //! One folder remembers the lists of one source: `crl-seen` holds three lines (a title, the mark as JSON, the SHA-256 of
 //! the first two), and `crl-seen.lock` is locked while it is read and replaced. What does not read back exactly is an
@@ -18,7 +18,7 @@ use signer::trust::SitePins;
 use crate::error::CrlError;
 use crate::file;
 use crate::folder::load;
-use crate::list::{FUTURE_TOLERANCE_SECONDS, RecipeCrl};
+use crate::list::{AuthenticCrl, FUTURE_TOLERANCE_SECONDS, RecipeCrl};
 use crate::mark::{Advance, Mark};
 
 const STATE_FILE: &str = "crl-seen";
@@ -58,6 +58,18 @@ impl Seen {
         }
     }
 
+    /// Compares a list, which may have expired, with the highest one seen, and remembers nothing: whoever shows or extends a
+    /// list asks whether it is one that counts.
+    ///
+    /// # Errors
+    /// `CRL_ROLLBACK`, `CRL_EQUIVOCATION`, `CRL_FORK`, `CRL_INVALID`.
+    pub fn compare(&self, list: &AuthenticCrl) -> Result<(), CrlError> {
+        match self.mark()? {
+            Some(mark) => mark.is_continued_by(&list.mark(), list.header().previous()).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Compares a list with the highest one seen and, if it is newer, remembers it on disk before returning.
     ///
     /// A first list is trusted as it is: ask [`RecipeCrl::require_number`] for what an authorization demands.
@@ -70,20 +82,31 @@ impl Seen {
         let lock = self.lock()?;
         let next = list.mark();
         if let Some(mark) = self.read(&lock)? {
-            check_clock(&mark, now)?;
-            if mark.admits(&next, list.header().previous())? == Advance::Same {
+            let previous = list.header().previous();
+            let advance = match check_clock(&mark, now) {
+                Ok(()) => mark.admits(&next, previous)?,
+                // The issuer's own clock may have been ahead: a later list of today says so.
+                Err(_) if next.number > mark.number && !is_ahead(next.this_update, now) => {
+                    mark.is_continued_by(&next, previous)?
+                }
+                Err(behind) => return Err(behind),
+            };
+            if advance == Advance::Same {
                 return Ok(());
             }
         }
         file::replace(&self.folder, STATE_FILE, encode(&next).as_bytes())
     }
 
-    /// The list in `published`, checked in every respect: the clock, then signature, form, body and dates, then this memory.
+    /// The list in `published`, checked in every respect: signature, form, body and dates, then this memory and the clock.
     /// This is what a decision asks for.
+    ///
+    /// A clock that is behind has its name whatever else is found: at another time, all else may be in order.
     pub fn current(&self, published: &Path, pins: &SitePins, now: Timestamp) -> Result<RecipeCrl, CrlError> {
-        self.check_clock(now)?;
-        let (header, body) = load(published)?;
-        let list = RecipeCrl::verify(&header, body, pins, now)?;
+        let clock = self.check_clock(now);
+        let list = load(published)
+            .and_then(|(header, body)| RecipeCrl::verify(&header, body, pins, now))
+            .or_else(|error| clock.and(Err(error)))?;
         self.admit(&list, now)?;
         Ok(list)
     }
@@ -110,10 +133,14 @@ impl Seen {
 
 /// A list may be dated ahead of us by the tolerance, so that much behind it is no clock that went back.
 fn check_clock(mark: &Mark, now: Timestamp) -> Result<(), CrlError> {
-    if now.plus_seconds(FUTURE_TOLERANCE_SECONDS) < mark.this_update {
+    if is_ahead(mark.this_update, now) {
         return Err(CrlError::ClockBackward { seen: mark.this_update, now });
     }
     Ok(())
+}
+
+fn is_ahead(issued: Timestamp, now: Timestamp) -> bool {
+    now.plus_seconds(FUTURE_TOLERANCE_SECONDS) < issued
 }
 
 fn encode(mark: &Mark) -> String {

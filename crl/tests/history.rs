@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crl::{CrlError, Mark, Reason, RecipeCrl, Scope, Seen, issue};
+use crl::{CrlError, Mark, Reason, RecipeCrl, Scope, Seen, Status, issue, issue_correction};
 use proptest::prelude::*;
 use recipe_spec::code::Code;
 use site::{ISSUER, Site, WEEK, at, recipe};
@@ -154,6 +154,56 @@ fn a_clock_that_ran_ahead_locks_nobody_out() {
     seen.check_clock(at(-crl::FUTURE_TOLERANCE_SECONDS)).unwrap();
     let day_back = seen.check_clock(at(-24 * HOUR)).unwrap_err();
     assert_eq!(day_back.code(), Code::ClockBackward);
+}
+
+/// An issuer's clock was a year ahead for one list: the next one, dated rightly, is admitted by whoever saw it, and
+/// nothing else is.
+#[test]
+fn an_issuers_clock_that_was_ahead_is_corrected_by_its_next_list() {
+    const YEAR: i64 = 365 * 24 * HOUR;
+    let site = Site::new();
+    let list = |(header, body): (Vec<u8>, Vec<u8>), now| RecipeCrl::verify(&header, body, &site.pins, now);
+    let add = |n| [(recipe(n), Reason::Superseded, at(YEAR / 2))];
+    let first =
+        list(issue(None, &[], ISSUER, Scope::Site, at(WEEK), &site.issuer, at(0)).unwrap(), at(0)).unwrap();
+    let ahead_of = |previous: &RecipeCrl, n| {
+        let previous = Some(previous.authentic());
+        let until = at(YEAR / 2 + WEEK);
+        issue(previous, &add(n), ISSUER, Scope::Site, until, &site.issuer, at(YEAR / 2)).unwrap()
+    };
+    let ahead = list(ahead_of(&first, 1), at(YEAR / 2)).unwrap();
+    let other = list(ahead_of(&first, 2), at(YEAR / 2)).unwrap();
+    let right = |previous: &RecipeCrl, seconds| {
+        let (now, until) = (at(seconds), at(seconds + WEEK));
+        list(issue_correction(previous.authentic(), until, &site.issuer, now).unwrap(), now).unwrap()
+    };
+    let corrected = right(&ahead, HOUR);
+    assert_eq!((corrected.number(), corrected.authentic().body().len()), (3, 1), "nothing is lost");
+    assert!(
+        matches!(corrected.status(&recipe(1)), Status::Revoked { date, .. } if date == at(HOUR)),
+        "and nothing is revoked after the list"
+    );
+    let fourth = right(&corrected, 2 * HOUR);
+
+    let folder = tempfile::tempdir().unwrap();
+    let code = |seen: &Seen, list: &RecipeCrl, seconds| seen.admit(list, at(seconds)).map_err(|e| e.code());
+    for later in [&corrected, &fourth] {
+        let seen = Seen::open(folder.path().join(later.number().to_string())).unwrap();
+        seen.admit(&ahead, at(YEAR / 2)).unwrap();
+        for list in [&first, &ahead, &other] {
+            assert_eq!(code(&seen, list, 3 * HOUR), Err(Code::ClockBackward), "{}", list.number());
+        }
+        assert_eq!(code(&seen, &right(&other, HOUR), 3 * HOUR), Err(Code::CrlFork), "of another chain");
+        assert_eq!(code(&seen, later, -HOUR), Err(Code::ClockBackward), "dated after this clock too");
+        assert_eq!(code(&seen, later, 3 * HOUR), Ok(()));
+        assert_eq!(code(&seen, later, 3 * HOUR), Ok(()));
+        assert_eq!(code(&seen, &ahead, 3 * HOUR), Err(Code::CrlRollback), "there is no way back");
+    }
+    // A reader whose clock has reached the date meanwhile takes the next list too.
+    let seen = Seen::open(folder.path().join("late")).unwrap();
+    seen.admit(&ahead, at(YEAR / 2)).unwrap();
+    assert_eq!(code(&seen, &corrected, YEAR / 2), Ok(()));
+    assert_eq!(seen.mark().unwrap().unwrap().number, 3);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use authorizer::authorization::{Authorization, VerifiedAuthorization};
 use authorizer::base::{self, VerifiedBase};
 use authorizer::ledger::Ledger;
-use authorizer::pipeline::ask_at_least;
+use authorizer::pipeline::{ask_at_least, check_clock};
 use authorizer::publication::{self, AUTHORIZATION_FILE, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
@@ -68,6 +68,7 @@ impl Deployable {
     /// # Errors
     /// [`Stopped`] with the code of whatever does not hold.
     pub fn check(order: &Order, site: &Site, now: Timestamp) -> Result<Self, Stopped> {
+        check_clock(site, now)?;
         let published =
             publication::lookup(&site.layout().authorizations(), &order.name, order.version.as_ref())?;
         if order.version.is_none() {

@@ -30,7 +30,7 @@ use crate::stopped::Stopped;
 
 pub use build::{AppliedStep, Layer, Sealed};
 
-pub use revocation::{NotRevoked, ask_at_least};
+pub use revocation::{CLOCK_HINT, NotRevoked, ask_at_least, check_clock};
 pub use scan::ScannedRecipe;
 pub use trial::Tested;
 pub use verify::VerifiedRecipe;

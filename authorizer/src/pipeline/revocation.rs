@@ -1,6 +1,6 @@
 //! The recipe CRL: asked before anything is built, and again before the site signs.
 
-use crl::{Clear, Seen, Selector};
+use crl::{Clear, CrlError, Seen, Selector};
 use recipe_spec::{Code, Recipe, Timestamp};
 
 use super::verify::VerifiedRecipe;
@@ -58,6 +58,33 @@ pub(super) fn selectors_of_site(base: &VerifiedBase, site_recipes: &[Recipe]) ->
     selectors
 }
 
+/// Refuses a clock that is behind a time which the site's CRL issuer has signed. Asked before certificates are judged: at a
+/// wrong time they look expired or not yet valid, which would be said of the VO and for good.
+///
+/// # Errors
+/// `CLOCK_BACKWARD`; `CRL_INVALID` or `CRL_MISSING` where the memory of lists is damaged.
+pub fn check_clock(site: &Site, now: Timestamp) -> Result<(), Stopped> {
+    let layout = site.layout();
+    let seen = Seen::open(layout.crl_seen()).map_err(stopped)?;
+    // Not even then, if the issuer has taken that time back.
+    seen.check_clock(now)
+        .or_else(|_| seen.current(&layout.recipe_crl(), site.pins(), now).map(drop))
+        .map_err(stopped)
+}
+
+fn stopped(error: CrlError) -> Stopped {
+    let stopped = Stopped::new(error.code(), &error);
+    match error.code() {
+        Code::CrlExpired => stopped.hint("publish a fresh list with `countersign crl publish`"),
+        Code::ClockBackward => stopped.hint(CLOCK_HINT),
+        _ => stopped,
+    }
+}
+
+/// What to do about `CLOCK_BACKWARD`.
+pub const CLOCK_HINT: &str = "set this clock right; if it is right, the list was issued under a clock that was ahead: \
+     `countersign crl publish --clock-was-ahead` takes that back";
+
 /// Asks the site's current list, which must be authentic, fresh and not older than one seen before.
 ///
 /// # Errors
@@ -77,13 +104,6 @@ pub fn ask_at_least(
     now: Timestamp,
 ) -> Result<Clear, Stopped> {
     let layout = site.layout();
-    let stopped = |error: crl::CrlError| {
-        let stopped = Stopped::new(error.code(), &error);
-        match error.code() {
-            Code::CrlExpired => stopped.hint("publish a fresh list with `countersign crl publish`"),
-            _ => stopped,
-        }
-    };
     let list = Seen::open(layout.crl_seen())
         .and_then(|seen| seen.current(&layout.recipe_crl(), site.pins(), now))
         .map_err(stopped)?;

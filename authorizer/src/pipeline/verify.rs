@@ -4,6 +4,7 @@ use recipe_spec::{Code, Limits, Recipe, Timestamp};
 use semver::Version;
 use signer::{VerifiedSigner, verify_signed_recipe, verify_signed_recipe_at};
 
+use super::revocation::check_clock;
 use crate::intake::{Intake, SourceRef};
 use crate::ledger::{Asked, Ledger};
 use crate::site::{Site, SiteLock};
@@ -20,7 +21,7 @@ pub struct VerifiedRecipe {
 }
 
 impl VerifiedRecipe {
-    /// Checks form first, then signature, chain and VO, then the ledger, which remembers what it has seen.
+    /// Checks the clock and the form first, then signature, chain and VO, then the ledger, which remembers what it has seen.
     pub(super) fn verify(
         intake: Intake,
         wanted: Option<&Version>,
@@ -28,6 +29,7 @@ impl VerifiedRecipe {
         _lock: &SiteLock,
         now: Timestamp,
     ) -> Result<Self, Stopped> {
+        check_clock(site, now)?;
         let envelope = intake.envelope.ok_or_else(|| {
             Stopped::new(Code::BadSignature, "the recipe is not signed: recipe.intoto.jsonl is missing")
                 .hint("sign it with `countersign sign` and commit the file")

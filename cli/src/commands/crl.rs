@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use ::crl::{AuthenticCrl, CrlError, Mark, Reason, RecipeCrl, Scope, Seen, Selector, Shown, Status};
+use ::crl::{AuthenticCrl, CrlError, Reason, RecipeCrl, Scope, Seen, Selector, Shown, Status};
 use authorizer::site::{Site, TrustLock, renew_ca_crl};
 use recipe_spec::{Code, Timestamp};
 use serde_json::{Value, json};
-use signer::{Role, Signer};
+use signer::{Role, Signer, TrustError};
 
 use crate::arguments::{CrlCommand, PassphraseSource};
 use crate::commands::site;
@@ -18,8 +18,20 @@ pub(crate) fn run(folder: Option<&Path>, command: &CrlCommand, now: Timestamp) -
         CrlCommand::Show => show(&site, now),
         CrlCommand::Check { selector } => check(&site, &selector_of(selector)?, now),
         CrlCommand::Verify => verify(&site, now),
-        CrlCommand::Publish { passphrase } => publish(folder, site, passphrase, now),
+        CrlCommand::Publish { clock_was_ahead, passphrase } => {
+            let dating = if *clock_was_ahead { Dating::Corrected } else { Dating::InOrder };
+            publish(folder, site, dating, passphrase, now)
+        }
     }
+}
+
+/// How a list that is published again is dated.
+#[derive(Clone, Copy)]
+enum Dating {
+    /// After the one before.
+    InOrder,
+    /// By the clock, although the one before is dated later.
+    Corrected,
 }
 
 /// A selector, or the short form `VO/NAME@VERSION` of a recipe's version.
@@ -47,7 +59,7 @@ pub(crate) fn revoke(
         ));
     }
     let issuer = site::signer(&site, Role::CrlIssuer, passphrase)?;
-    let list = extend(&site, &lock, &[(selector.clone(), reason, now)], &issuer, now)?;
+    let list = extend(&site, &lock, Change::Revoke(&selector, reason), &issuer, now)?;
     // An earlier revocation keeps its reason and date: say what the list says.
     let Status::Revoked { reason, date, .. } = list.status(&selector) else {
         return Err(Problem::coded(Code::CrlInvalid, format!("the new list does not revoke {selector}")));
@@ -65,10 +77,29 @@ pub(crate) fn revoke(
 fn publish(
     folder: Option<&Path>,
     site: Site,
+    dating: Dating,
     passphrase: &PassphraseSource,
     now: Timestamp,
 ) -> Result<Answer, Problem> {
     let lock = site::trust_lock(&site)?;
+    // Before anything is renewed: a CRL of the CA that a wrong clock dates would be expired under the right one.
+    let seen = Seen::open(site.layout().crl_seen())?;
+    let ahead = seen.check_clock(now);
+    match dating {
+        Dating::InOrder => ahead?,
+        Dating::Corrected if ahead.is_err() => {}
+        Dating::Corrected => {
+            return Err(Problem::usage(
+                "the list is not dated ahead of this clock: publish it without --clock-was-ahead",
+            ));
+        }
+    }
+    match authentic(&site, now).and_then(|list| seen.compare(&list)) {
+        // What the renewal mends.
+        Ok(())
+        | Err(CrlError::Envelope(TrustError::CrlExpired { .. } | TrustError::CrlFromFuture { .. })) => {}
+        Err(spoiled) => return Err(spoiled.into()),
+    }
     let unlocked = site::unlock(&site, Role::CrlIssuer, passphrase)?;
     // The list counts only while the CA's own CRL is in force, so that one is renewed first. A CA whose key lies elsewhere,
     // or has another passphrase, is renewed elsewhere.
@@ -80,7 +111,11 @@ fn publish(
     drop(site);
     let site = site::open(folder)?;
     let issuer = site.signer(Role::CrlIssuer, unlocked.as_ref())?;
-    let list = extend(&site, &lock, &[], &issuer, now)?;
+    let change = match dating {
+        Dating::InOrder => Change::Renew,
+        Dating::Corrected => Change::Correct,
+    };
+    let list = extend(&site, &lock, change, &issuer, now)?;
     let mut human = described(&list);
     match &ca {
         Ok(()) => human.push_str("\nthe X.509 CRL of the site's CA is renewed too"),
@@ -89,51 +124,47 @@ fn publish(
     Ok(Answer::new(human, with(published(&list), [("caCrlRenewed", json!(ca.is_ok()))])))
 }
 
+/// What the next list changes.
+enum Change<'a> {
+    /// One more revocation.
+    Revoke(&'a Selector, Reason),
+    /// The dates.
+    Renew,
+    /// The dates, to earlier ones: a clock that was ahead had dated the list before.
+    Correct,
+}
+
 /// Issues the list after the one that is published, which may have expired, publishes it and remembers it.
 fn extend(
     site: &Site,
     _lock: &TrustLock,
-    add: &[(Selector, Reason, Timestamp)],
+    change: Change<'_>,
     issuer: &Signer,
     now: Timestamp,
 ) -> Result<RecipeCrl, Problem> {
     let layout = site.layout();
     let seen = Seen::open(layout.crl_seen())?;
-    seen.check_clock(now)?;
-    let previous = authentic(site, now)?;
-    if let Some(mark) = seen.mark()? {
-        refuse_older(&mark, &previous)?;
+    if !matches!(change, Change::Correct) {
+        seen.check_clock(now)?;
     }
+    let previous = authentic(site, now)?;
+    // To extend a list below one seen before would publish a number twice, and one beside it would make that the chain.
+    seen.compare(&previous)?;
     let next_update = now.plus_seconds(site.config().crl.next_update_seconds());
-    let (header, body) = ::crl::issue(
-        Some(&previous),
-        add,
-        previous.header().issuer.as_str(),
-        Scope::Site,
-        next_update,
-        issuer,
-        now,
-    )?;
+    let issued = |add: &[(Selector, Reason, Timestamp)]| {
+        let name = previous.header().issuer.as_str();
+        ::crl::issue(Some(&previous), add, name, Scope::Site, next_update, issuer, now)
+    };
+    let (header, body) = match change {
+        Change::Revoke(selector, reason) => issued(&[(selector.clone(), reason, now)]),
+        Change::Renew => issued(&[]),
+        Change::Correct => ::crl::issue_correction(&previous, next_update, issuer, now),
+    }?;
     // What nobody would accept is not published.
     let list = RecipeCrl::verify(&header, &body, site.pins(), now)?;
     ::crl::store(&layout.recipe_crl(), &header, &body)?;
     seen.admit(&list, now)?;
     Ok(list)
-}
-
-/// To extend a list below one seen before would publish a number twice.
-fn refuse_older(seen: &Mark, published: &AuthenticCrl) -> Result<(), CrlError> {
-    let found = published.mark();
-    let pair = || (Box::new(seen.clone()), Box::new(found.clone()));
-    if (found.epoch, found.number) < (seen.epoch, seen.number) {
-        let (seen, found) = pair();
-        return Err(CrlError::Rollback { seen, found });
-    }
-    if (found.epoch, found.number) == (seen.epoch, seen.number) && found.header != seen.header {
-        let (seen, found) = pair();
-        return Err(CrlError::Equivocation { seen, found });
-    }
-    Ok(())
 }
 
 fn authentic(site: &Site, now: Timestamp) -> Result<AuthenticCrl, CrlError> {
@@ -145,8 +176,22 @@ fn current(site: &Site, now: Timestamp) -> Result<RecipeCrl, CrlError> {
     Seen::open(site.layout().crl_seen())?.current(&site.layout().recipe_crl(), site.pins(), now)
 }
 
+/// Shows the list whatever its age; one that does not continue what was seen is shown with the refusal.
 fn show(site: &Site, now: Timestamp) -> Result<Answer, Problem> {
-    let shown = authentic(site, now)?.show();
+    let list = authentic(site, now)?;
+    let counts = Seen::open(site.layout().crl_seen())?.compare(&list);
+    let answer = described_whole(&list, now);
+    match counts {
+        Ok(()) => Ok(answer),
+        Err(error) => {
+            let problem = Problem::from(error).details(&answer.human);
+            Err(answer.data.into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)))
+        }
+    }
+}
+
+fn described_whole(list: &AuthenticCrl, now: Timestamp) -> Answer {
+    let shown = list.show();
     let expired = now >= shown.next_update;
     let Shown { issuer, number, this_update, next_update, header, .. } = &shown;
     let mut human = format!(
@@ -168,7 +213,7 @@ fn show(site: &Site, now: Timestamp) -> Result<Answer, Problem> {
     }
     let mut answer = Answer::new(human, &shown);
     answer.data.insert("expired".to_owned(), json!(expired));
-    Ok(answer)
+    answer
 }
 
 fn check(site: &Site, selector: &Selector, now: Timestamp) -> Result<Answer, Problem> {
