@@ -2,9 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+mod attack;
 mod authorizing;
+mod clock;
 mod ending;
+mod hostile_files;
+mod lists;
+#[path = "../../../deployer/tests/deploy_check/minted.rs"]
+mod minted;
 mod publishing;
 mod signing;
 mod site;
+mod trust;
 mod world;
