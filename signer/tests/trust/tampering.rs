@@ -202,6 +202,56 @@ fn content_that_is_not_what_was_signed() {
     }
 }
 
+/// A trusted signer signs a statement that is not the one which follows from the content.
+#[test]
+fn a_signature_over_another_statement() {
+    let ca = authority("atlas");
+    let (key, pem) = leaf(&ca, "atlas");
+    let content = recipe("atlas/web", "hello");
+    let statement = String::from_utf8(crate::support::statement(&content)).unwrap();
+    let judged = |payload: &str| {
+        let envelope = crate::support::signed_by_force(payload.as_bytes(), &key, &pem, &[]);
+        verify_signed_recipe(&envelope, &content, &store(&ca), now())
+    };
+    assert!(judged(&statement).is_ok());
+    let subject =
+        &statement[statement.find("{\"name\"").unwrap()..statement.find("],\"predicateType").unwrap()];
+    let digest = content.digest().to_hex();
+    for (what, other) in [
+        ("type", statement.replace("in-toto.io/Statement/v1", "in-toto.io/Statement/v0.1")),
+        ("predicate type", statement.replace("urn:countersign:recipe:v1", "urn:countersign:recipe:v2")),
+        (
+            "an authorization",
+            statement.replace("urn:countersign:recipe:v1", "urn:countersign:authorization:v1"),
+        ),
+        ("predicate", statement.replace("\"version\":\"1.4.0\"", "\"version\":\"1.4.1\"")),
+        ("more predicate", statement.replace("\"version\":\"1.4.0\"", "\"version\":\"1.4.0\",\"also\":1")),
+        ("subject's name", statement.replace("atlas/web@1.4.0", "atlas/web@1.4.1")),
+        ("subject's digest", statement.replace(&digest, &"0".repeat(64))),
+        ("no digest", statement.replace("sha256", "sha1")),
+        ("two subjects", statement.replace(subject, &format!("{subject},{subject}"))),
+        ("no subject", statement.replace(subject, "")),
+        ("white space", statement.replacen(':', ": ", 1)),
+        ("a line end", format!("{statement}\n")),
+        ("nothing", String::new()),
+        ("no object", "[]".to_owned()),
+    ] {
+        assert_ne!(other, statement, "{what}");
+        assert_eq!(judged(&other).expect_err(what).code(), Code::BadSignature, "{what}");
+    }
+}
+
+#[test]
+fn an_envelope_larger_than_any_is_not_parsed() {
+    let ca = authority("atlas");
+    let signer = signer(Role::RecipeSigner, leaf(&ca, "atlas"));
+    let mut envelope = signed(&recipe("atlas/web", "hello"), &signer);
+    envelope.resize(100 << 20, b' ');
+    let refusal = verify_recipe(&envelope, &store(&ca), now()).unwrap_err();
+    assert!(matches!(refusal, TrustError::Envelope(EnvelopeError::TooLarge { .. })), "{refusal}");
+    assert_eq!(refusal.code(), Code::BadSignature);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
