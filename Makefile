@@ -3,12 +3,13 @@
 CARGO ?= cargo
 CACHE := $(or $(COUNTERSIGN_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/countersign,$(HOME)/.cache/countersign))
 
-.PHONY: help setup build demo test soak base lint as-root
+.PHONY: help setup build demo test soak bench base lint as-root
 
 help:
 	@echo 'make demo   the main job from one end to the other, on real machines'
 	@echo 'make test   all tests, on real machines where they need some'
 	@echo 'make soak   what takes too long for make test'
+	@echo 'make bench  how long things take, against a baseline'
 	@echo 'make build  the binary: target/release/countersign'
 	@echo 'make lint   formatting and clippy'
 
@@ -40,6 +41,10 @@ soak: as-root base
 	$(CARGO) test --locked -p authorizer --test base_image -- --ignored
 	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test sneaky -- --ignored
 	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test set_up --test without_root -- --ignored --test-threads 1
+
+# Ratios against a baseline of the same run; docs/performance.md says what they were.
+bench: base
+	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' $(CARGO) bench --locked -p disk --bench compare
 
 lint: setup
 	$(CARGO) fmt --all --check
