@@ -19,6 +19,9 @@ pub const PORT: &str = "org.countersign.control";
 /// The version of this protocol; both sides must have the same.
 pub const PROTOCOL: u32 = 1;
 
+/// Longest message of an [`AgentError`], in bytes.
+pub const MAX_MESSAGE: usize = 4 * 1024;
+
 /// First frame of the agent: [`Hello`] as JSON, id 0.
 pub const HELLO: u8 = 1;
 /// A [`Request`] as JSON.
@@ -199,7 +202,7 @@ pub enum StepOutcome {
 pub struct AgentError {
     /// What kind of failure.
     pub kind: AgentErrorKind,
-    /// For a person; lower case, no full stop. Hostile text: shown escaped and cut.
+    /// For a person; lower case, no full stop; at most [`MAX_MESSAGE`] bytes. Hostile text: shown escaped and cut.
     pub message: String,
 }
 

@@ -3,9 +3,13 @@
 //! Facts are evidence from a hostile guest: every list is bounded, text that is not UTF-8 is escaped
 //! (`\xNN`), and `truncated` names each list that was cut and each thing that was not understood. A cut list can never pass a test.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// Longest list of any kind.
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Longest list of any kind; of groups, all members together count too. A longer one is not read: memory must not grow with what a
+/// hostile guest can write into [`MAX_BYTES`].
 pub const MAX_ENTRIES: usize = 20_000;
 /// Longest content of one small file that is sent whole, in bytes.
 pub const MAX_SMALL_FILE: usize = 64 * 1024;
@@ -22,49 +26,65 @@ pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Facts {
     /// Sockets that accept traffic: TCP in state LISTEN, UDP not connected; all network namespaces' are not seen, only PID 1's.
+    #[serde(deserialize_with = "list")]
     pub listening: Vec<Socket>,
     /// Files with the setuid or setgid bit on the root file system.
+    #[serde(deserialize_with = "list")]
     pub setuid: Vec<FileMode>,
     /// Files with a `security.capability` attribute.
+    #[serde(deserialize_with = "list")]
     pub capabilities: Vec<FileCapability>,
     /// World-writable files, and world-writable directories without the sticky bit, on the root file system (not links).
+    #[serde(deserialize_with = "list")]
     pub world_writable: Vec<FileMode>,
     /// `/etc/passwd` joined with `/etc/shadow`.
+    #[serde(deserialize_with = "list")]
     pub users: Vec<User>,
     /// `/etc/group`.
+    #[serde(deserialize_with = "groups")]
     pub groups: Vec<Group>,
     /// Every `authorized_keys` and `authorized_keys2` file in any account's home or named by sshd_config.
+    #[serde(deserialize_with = "list")]
     pub authorized_keys: Vec<SmallFile>,
     /// `/etc/sudoers` and all in `/etc/sudoers.d`, and `/etc/doas.conf`.
+    #[serde(deserialize_with = "list")]
     pub sudoers: Vec<SmallFile>,
     /// `/etc/ssh/sshd_config` and what it includes, in the order in which the server reads them (not sorted).
+    #[serde(deserialize_with = "list")]
     pub sshd: Vec<SmallFile>,
     /// Units, drop-ins, generators, configuration of the service manager and links under `/etc/systemd`, `/etc/xdg/systemd`,
     /// `/usr/local/lib/systemd`, `/usr/local/share/systemd`, `/usr/share/systemd/user`, in the folders of `/usr/lib/systemd`
     /// (and `/lib/systemd` unless `/lib` is a link; not the files directly there), in the search paths below `/run/systemd`
     /// (`system`, `user`, `*.control`, `system.attached`, `*.conf.d`, `generator*`, `*-generators`; its other folders hold state),
     /// and in every account's `.config/systemd`, `.local/share/systemd`, `.config/environment.d` and `.config/autostart`.
+    #[serde(deserialize_with = "list")]
     pub units: Vec<UnitFile>,
     /// Cron and at: `/etc/crontab`, `/etc/anacrontab`, `/etc/cron.d`, `/etc/cron.{hourly,daily,weekly,monthly,yearly}`,
     /// `/etc/cron.{allow,deny}`, `/etc/at.{allow,deny}`, `/var/spool/cron`, `/var/spool/at`.
+    #[serde(deserialize_with = "list")]
     pub cron: Vec<SmallFile>,
     /// Names in `/proc/modules`.
+    #[serde(deserialize_with = "list")]
     pub modules: Vec<String>,
     /// Files that make the kernel, the loader, the device manager, a login, a package, a bus or a network run something or grant
     /// something: the places that `agent/facts/places.rs` lists as `HOOKS`, and dot files directly in `/root`.
+    #[serde(deserialize_with = "list")]
     pub hooks: Vec<SmallFile>,
     /// Rules loaded in the kernel's nf_tables, as `nft list ruleset` of the base prints it; empty if nft is not there or the kernel has not
     /// loaded nf_tables.
     /// From a guest's program, so it informs and never passes a test by itself.
     pub firewall: String,
     /// Processes: pid, parent, uid, executable, command line.
+    #[serde(deserialize_with = "list")]
     pub processes: Vec<Process>,
     /// What is mounted on the disk, as process 1 sees it; not what every machine has: the root itself, all below `/sys`, `/dev`,
     /// `/run`, `/tmp`, `/var/tmp` and `/boot`, and on `/proc` and below what belongs there (a whole procfs, binfmt_misc and its autofs).
+    #[serde(deserialize_with = "list")]
     pub mounts: Vec<Mount>,
     /// `/proc/sys/kernel/tainted`.
     pub kernel_tainted: u64,
     /// What is not told in full: lists that were cut at [`MAX_ENTRIES`], files that could not be read or understood. Sorted.
+    #[serde(deserialize_with = "list")]
     pub truncated: Vec<String>,
 }
 
@@ -152,6 +172,7 @@ pub struct Group {
     /// Group id.
     pub gid: u32,
     /// Supplementary members, sorted.
+    #[serde(deserialize_with = "list")]
     pub members: Vec<String>,
 }
 
@@ -217,4 +238,37 @@ pub struct Process {
     pub exe: Option<String>,
     /// Command line, spaces between arguments, cut at 4 KiB.
     pub command: String,
+}
+
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    from.deserialize_seq(Bounded { weight: |_: &T| 1 })
+}
+
+fn groups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Group>, D::Error> {
+    from.deserialize_seq(Bounded { weight: |group: &Group| 1 + group.members.len() })
+}
+
+/// Reads a list until its elements weigh more than [`MAX_ENTRIES`].
+struct Bounded<T> {
+    weight: fn(&T) -> usize,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX_ENTRIES} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        let mut left = MAX_ENTRIES;
+        while let Some(element) = from.next_element()? {
+            left = left.checked_sub((self.weight)(&element)).ok_or_else(|| {
+                A::Error::custom(format_args!("a list has more than {MAX_ENTRIES} elements"))
+            })?;
+            list.push(element);
+        }
+        Ok(list)
+    }
 }

@@ -45,6 +45,59 @@ proptest! {
     }
 }
 
+/// Gives its bytes in pieces of these lengths (the last one for ever), with an interruption before each.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    lengths: &'a [usize],
+    interrupted: bool,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let (length, later) = self.lengths.split_first().unwrap();
+        if !later.is_empty() {
+            self.lengths = later;
+        }
+        let count = buffer.len().min(self.rest.len()).min(*length);
+        let (now, rest) = self.rest.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.rest = rest;
+        Ok(count)
+    }
+}
+
+/// Every frame up to the first error, and what that is.
+fn frames_of(from: &mut impl Read) -> (Vec<Frame>, String) {
+    let mut frames = Vec::new();
+    loop {
+        match Frame::read(from) {
+            Ok(frame) => frames.push(frame),
+            Err(error) => return (frames, error.to_string()),
+        }
+    }
+}
+
+proptest! {
+    /// Any bytes in any pieces are read as they are read whole: good frames first, or none.
+    #[test]
+    fn how_bytes_are_cut_changes_nothing(
+        good in prop::collection::vec((any::<u8>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)), 0..3),
+        more in prop::collection::vec(any::<u8>(), 0..40),
+        lengths in prop::collection::vec(1..20_usize, 1..20),
+    ) {
+        let good: Vec<Frame> = good.into_iter().map(|(kind, id, body)| Frame { kind, id, body }).collect();
+        let bytes: Vec<u8> = good.iter().flat_map(encoded).chain(more).collect();
+        let whole = frames_of(&mut bytes.as_slice());
+        prop_assert!(whole.0.starts_with(&good));
+        let pieces = frames_of(&mut Pieces { rest: &bytes, lengths: &lengths, interrupted: false });
+        prop_assert_eq!(pieces, whole);
+    }
+}
+
 /// Counts what is read of an endless stream.
 struct Endless(usize);
 

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::error::escape;
 
@@ -15,6 +16,7 @@ const TAIL: usize = 32 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Console {
     tail: Arc<Mutex<VecDeque<u8>>>,
+    end: Arc<(Mutex<bool>, Condvar)>,
 }
 
 /// A log file and how much may go into it.
@@ -30,7 +32,7 @@ impl Console {
         mut log: Option<Log>,
     ) -> std::io::Result<Self> {
         let console = Self::default();
-        let tail = Arc::clone(&console.tail);
+        let (tail, end) = (Arc::clone(&console.tail), Arc::clone(&console.end));
         thread::Builder::new().name("console".into()).spawn(move || {
             let mut buffer = [0; 4096];
             loop {
@@ -46,8 +48,16 @@ impl Console {
                     log = None;
                 }
             }
+            *end.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            end.1.notify_all();
         })?;
         Ok(console)
+    }
+
+    /// Waits until the stream was read to its end, at most so long.
+    pub(crate) fn wait_end(&self, timeout: Duration) {
+        let ended = self.end.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _late = self.end.1.wait_timeout_while(ended, timeout, |ended| !*ended);
     }
 
     /// The last `lines` lines, escaped for a terminal.
@@ -89,9 +99,7 @@ mod tests {
             ours.write_all(format!("line {number}\r\n").as_bytes()).unwrap();
         }
         drop(ours);
-        while !console.last_lines(1).contains("19999") {
-            thread::yield_now();
-        }
+        console.wait_end(Duration::from_secs(10));
         assert_eq!(console.last_lines(2), "line 19998\nline 19999");
         assert!(console.tail.lock().unwrap().len() <= TAIL);
         assert_eq!(std::fs::read(file.path()).unwrap().len(), 10);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use guest::control::AgentError;
 use recipe_spec::Code;
 use recipe_spec::digest::Sha256Digest;
+use rustix::io::Errno;
 
 /// Anything that goes wrong around a machine; [`HarnessError::code`] says how it is to be judged.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,7 @@ pub enum HarnessError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The host has no room left.
+    /// The host has no room left: disk or memory.
     #[error("the host is full: {what}")]
     HostFull {
         /// Where it was noticed.
@@ -151,13 +152,13 @@ impl HarnessError {
     pub fn code(&self) -> Code {
         match self {
             Self::NoQemu { .. } => Code::NoQemu,
-            Self::NotConfined | Self::NoFreeUser { .. } | Self::BadSpec { .. } => Code::HostFailed,
+            Self::NotConfined | Self::BadSpec { .. } => Code::HostFailed,
             Self::MachineFailed { .. } => Code::MachineFailed,
             Self::ControlLost { .. } => Code::ControlLost,
             Self::Agent { .. } => Code::ApplyFailed,
             Self::BaseMismatch { .. } | Self::Unusable { layer: false, .. } => Code::BaseMismatch,
             Self::LayerMismatch { .. } | Self::Unusable { layer: true, .. } => Code::LayerMismatch,
-            Self::HostFull { .. } => Code::HostFull,
+            Self::HostFull { .. } | Self::NoFreeUser { .. } => Code::HostFull,
             Self::RemoteUnavailable { .. } => Code::RemoteUnavailable,
             Self::DownloadRefused { .. } => Code::BadRecipe,
             Self::DownloadChanged { .. } => Code::InputChanged,
@@ -175,8 +176,17 @@ impl HarnessError {
     }
 }
 
+/// No room: on the disk, in memory, for another process or thread (fork(2)), for another descriptor.
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    const FULL: [Errno; 6] =
+        [Errno::NOSPC, Errno::DQUOT, Errno::NOMEM, Errno::AGAIN, Errno::MFILE, Errno::NFILE];
+    match Errno::from_io_error(error) {
+        Some(errno) => FULL.contains(&errno),
+        None => matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory
+        ),
+    }
 }
 
 fn at(path: &Path) -> String {
@@ -224,10 +234,46 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_apart() {
-        let error = HarnessError::process("write", io::Error::from(io::ErrorKind::StorageFull));
-        assert_eq!(error.code(), Code::HostFull);
-        let error = HarnessError::process("write", io::Error::from(io::ErrorKind::PermissionDenied));
-        assert_eq!(error.code(), Code::HostFailed);
+    fn a_full_host_is_told_apart() {
+        let code = |error: io::Error| HarnessError::process("write", error).code();
+        assert_eq!(code(io::ErrorKind::StorageFull.into()), Code::HostFull);
+        assert_eq!(code(io::ErrorKind::OutOfMemory.into()), Code::HostFull);
+        for errno in [Errno::NOSPC, Errno::NOMEM, Errno::AGAIN, Errno::MFILE] {
+            assert_eq!(code(errno.into()), Code::HostFull, "{errno}");
+        }
+        assert_eq!(code(io::ErrorKind::PermissionDenied.into()), Code::HostFailed);
+        assert_eq!(code(Errno::IO.into()), Code::HostFailed);
+    }
+
+    /// What an authorization ends with, for each way in which a machine can be lost.
+    #[test]
+    fn every_end_of_a_machine_has_its_code() {
+        let (machine, console, reason) = ("build", String::new(), String::from("x"));
+        let machine = || machine.to_owned();
+        let error = AgentError { kind: guest::control::AgentErrorKind::ToolFailed, message: "x".into() };
+        let ends = [
+            (HarnessError::NoQemu { program: "q", wanted: "w", reason: reason.clone() }, "NO_QEMU", 3),
+            (
+                HarnessError::MachineFailed {
+                    machine: machine(),
+                    reason: reason.clone(),
+                    console: console.clone(),
+                },
+                "MACHINE_FAILED",
+                3,
+            ),
+            (
+                HarnessError::ControlLost { machine: machine(), reason: reason.clone(), console },
+                "CONTROL_LOST",
+                1,
+            ),
+            (HarnessError::Agent { machine: machine(), request: "apply", error }, "APPLY_FAILED", 1),
+            (HarnessError::HostFull { what: reason.clone() }, "HOST_FULL", 3),
+            (HarnessError::NoFreeUser { first: 1, count: 1 }, "HOST_FULL", 3),
+            (HarnessError::BadSpec { machine: machine(), reason }, "HOST_FAILED", 3),
+        ];
+        for (error, code, status) in ends {
+            assert_eq!((error.code().as_str(), error.code().exit_status()), (code, status), "{error}");
+        }
     }
 }

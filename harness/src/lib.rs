@@ -20,6 +20,8 @@ mod console;
 mod descriptors;
 pub mod download;
 mod error;
+#[cfg(test)]
+mod flood_tests;
 pub mod initramfs;
 pub mod machine;
 pub mod origin;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use guest::control::{Exec, Exited, Hello, Request, StepOutcome};
+use guest::control::{Exec, Exited, Hello, Mode, Request, StepOutcome};
 use guest::facts::Facts;
 use recipe_spec::manifest::StepKind;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::confinement::UserLease;
 use crate::console::Console;
 use crate::error::HarnessError;
-use crate::process::{Fault, Process};
+use crate::process::{Fault, LAST_WORDS, Process};
 use crate::qmp::{Qmp, QmpError};
 use crate::relay::Relay;
 use crate::wire::{Output, SHORT, Wire, WireError};
@@ -47,6 +47,8 @@ pub struct Machine {
     /// It was told to power off: the agent may go.
     leaving: Arc<AtomicBool>,
     phase: Phase,
+    /// What kind of guest it is; its agent must say the same.
+    mode: Mode,
     run_dir: PathBuf,
     user: UserLease,
 }
@@ -82,10 +84,11 @@ impl Machine {
     /// Waits for the agent's first word, which comes before anything of the disk has run.
     ///
     /// # Errors
-    /// `MACHINE_FAILED` with the last lines of the console if it does not come, or speaks another protocol.
+    /// `MACHINE_FAILED` with the last lines of the console if it does not come, speaks another protocol or comes from another
+    /// kind of guest.
     pub fn wait_hello(&mut self, timeout: Duration) -> Result<Hello, HarnessError> {
-        let said = self.wire.wait_hello(timeout);
-        let hello = said.map_err(|error| self.lost("hello", error))?;
+        let said = self.wire.wait_hello(timeout, self.mode);
+        let hello = self.answered("hello", said)?;
         if self.phase == Phase::Starting {
             self.phase = Phase::Recipe;
         }
@@ -98,7 +101,7 @@ impl Machine {
     /// `MACHINE_FAILED` or `CONTROL_LOST`, as for every request below.
     pub fn ping(&mut self) -> Result<(), HarnessError> {
         let answer = self.wire.ping();
-        answer.map_err(|error| self.lost("ping", error))
+        self.answered("ping", answer)
     }
 
     /// Runs a command in the guest; its output goes to `output` as it comes.
@@ -107,7 +110,7 @@ impl Machine {
     /// As [`Machine::ping`]; [`HarnessError::Agent`] if it could not be started. A failed command is not an error.
     pub fn exec(&mut self, exec: Exec, output: &mut dyn FnMut(Output)) -> Result<Exited, HarnessError> {
         let answer = self.wire.exec(exec, output);
-        answer.map_err(|error| self.lost("exec", error))
+        self.answered("exec", answer)
     }
 
     /// Writes a file with these permission bits, atomically; says whether it differed.
@@ -116,7 +119,7 @@ impl Machine {
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn write_file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<bool, HarnessError> {
         let answer = self.wire.write_file(path, mode, content);
-        answer.map_err(|error| self.lost("write file", error))
+        self.answered("write file", answer)
     }
 
     /// Reads a regular file of at most `limit` bytes.
@@ -125,7 +128,7 @@ impl Machine {
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn read_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, HarnessError> {
         let answer = self.wire.read_file(path, limit);
-        answer.map_err(|error| self.lost("read file", error))
+        self.answered("read file", answer)
     }
 
     /// Brings one step about. `payload` is the folder in the guest that holds the recipe's files. From now on the
@@ -148,7 +151,7 @@ impl Machine {
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
         let answer = self.wire.apply(&request, timeout, output);
-        answer.map_err(|error| self.lost("apply", error))
+        self.answered("apply", answer)
     }
 
     /// Says that a recipe runs from now on by other means than [`Machine::apply`].
@@ -162,7 +165,7 @@ impl Machine {
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn facts(&mut self) -> Result<Facts, HarnessError> {
         let answer = self.wire.facts();
-        answer.map_err(|error| self.lost("facts", error))
+        self.answered("facts", answer)
     }
 
     /// Opens the relay in the guest: programs there may use `http://127.0.0.1:3128` as their proxy.
@@ -179,12 +182,6 @@ impl Machine {
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn close_relay(&mut self) -> Result<(), HarnessError> {
         self.done(&Request::Relay { open: false }, "close relay")
-    }
-
-    /// Why the relay was ended, if the guest broke its protocol.
-    #[must_use]
-    pub fn relay_breach(&self) -> Option<String> {
-        self.relay.as_ref().and_then(Relay::breach)
     }
 
     /// Flushes and freezes the root file system.
@@ -238,16 +235,14 @@ impl Machine {
     pub fn power_off(mut self, timeout: Duration) -> Result<Sealed, HarnessError> {
         let start = Instant::now();
         self.leaving.store(true, Ordering::Release);
-        self.done(&Request::PowerOff, "power off")?;
-        match self.process.wait(timeout.saturating_sub(start.elapsed())) {
-            Some(status) if status.success() && self.process.fault().is_none() => {}
-            Some(_) => return Err(self.lost("power off", WireError::Closed { waiting_for: "power off" })),
-            None => {
-                self.kill();
-                return Err(
-                    self.lost("power off", WireError::Silent { waiting_for: "power off", waited: timeout })
-                );
-            }
+        self.done_within(&Request::PowerOff, "power off", timeout.min(SHORT))?;
+        let ended = self.process.wait(timeout.saturating_sub(start.elapsed()));
+        if ended.is_none() {
+            // A guest that does not go is not a QEMU that died.
+            self.process.killer().kill_for(Fault::TimeLimit(timeout));
+        }
+        if !ended.is_some_and(|status| status.success()) || self.process.fault().is_some() {
+            return Err(self.lost("power off", WireError::Closed { waiting_for: "power off" }));
         }
         let overlays: Vec<PathBuf> = self.overlays.iter().map(|(_, path)| path.clone()).collect();
         for path in &overlays {
@@ -279,9 +274,8 @@ impl Machine {
         loop {
             let left = timeout.saturating_sub(start.elapsed());
             if left.is_zero() {
-                return Err(
-                    self.lost("boot", WireError::Silent { waiting_for: "system to be up", waited: timeout })
-                );
+                let seconds = timeout.as_secs();
+                return Err(self.given_up(format!("its system was not up after {seconds} s")));
             }
             let exec = Exec {
                 argv: ["systemctl", "is-system-running", "--wait"].map(str::to_owned).to_vec(),
@@ -318,6 +312,9 @@ impl Machine {
     /// The last lines of the console, escaped for a terminal.
     #[must_use]
     pub fn console_tail(&self) -> String {
+        if self.process.wait(Duration::ZERO).is_some() {
+            self.console.wait_end(LAST_WORDS);
+        }
         self.console.last_lines(CONSOLE_LINES)
     }
 
@@ -340,8 +337,26 @@ impl Machine {
     }
 
     fn done(&mut self, request: &Request, name: &'static str) -> Result<(), HarnessError> {
-        let answer = self.wire.done(request, name, SHORT);
-        answer.map_err(|error| self.lost(name, error))
+        self.done_within(request, name, SHORT)
+    }
+
+    fn done_within(
+        &mut self,
+        request: &Request,
+        name: &'static str,
+        timeout: Duration,
+    ) -> Result<(), HarnessError> {
+        let answer = self.wire.done(request, name, timeout);
+        self.answered(name, answer)
+    }
+
+    /// An answer counts only as long as the agent keeps to both protocols.
+    fn answered<T>(&self, request: &'static str, answer: Result<T, WireError>) -> Result<T, HarnessError> {
+        let answer = answer.map_err(|error| self.lost(request, error))?;
+        match self.relay.as_ref().and_then(Relay::breach) {
+            Some(breach) => Err(self.given_up(format!("it broke the relay's protocol: {breach}"))),
+            None => Ok(answer),
+        }
     }
 
     /// Turns the silence of a wire into what it means.
@@ -354,12 +369,18 @@ impl Machine {
             WireError::Closed { .. } | WireError::Dead => EXIT_TIME,
             _ => Duration::ZERO,
         };
-        match (self.ended(request, time), self.phase) {
-            (Some(End::OfQemu(error)), _) => error,
-            (Some(End::OfGuest(reason)), Phase::Recipe) => self.control_lost(reason),
-            (Some(End::OfGuest(reason)), _) => self.failed(reason),
-            (None, Phase::Recipe) => self.control_lost(error.to_string()),
-            (None, _) => self.failed(error.to_string()),
+        match self.ended(request, time) {
+            Some(End::OfQemu(error)) => error,
+            Some(End::OfGuest(reason)) => self.given_up(reason),
+            None => self.given_up(error.to_string()),
+        }
+    }
+
+    /// What it means that the guest is lost.
+    fn given_up(&self, reason: String) -> HarnessError {
+        match self.phase {
+            Phase::Recipe => self.control_lost(reason),
+            Phase::Trusted | Phase::Starting => self.failed(reason),
         }
     }
 
@@ -396,11 +417,26 @@ impl Machine {
     fn monitor_failed(&self, error: &QmpError) -> HarnessError {
         match self.ended("a command of QEMU's monitor", EXIT_TIME) {
             Some(End::OfQemu(error)) => error,
-            Some(End::OfGuest(reason)) => self.failed(reason),
+            Some(End::OfGuest(reason)) => self.given_up(reason),
             None => self.failed(error.to_string()),
         }
     }
+
+    /// Why QEMU did not come up. No guest has run, so its own words can be believed.
+    fn not_started(&self, error: &QmpError) -> HarnessError {
+        let error = self.monitor_failed(error);
+        if self.process.fault().is_none()
+            && NO_MEMORY.iter().any(|words| self.process.errors().contains(words))
+        {
+            let what = format!("no memory for machine {}: {}", self.name, self.process.errors());
+            return HarnessError::HostFull { what };
+        }
+        error
+    }
 }
+
+/// What QEMU, GLib and the dynamic loader say when they are given no memory.
+const NO_MEMORY: [&str; 3] = ["Cannot allocate memory", "failed to allocate", "failed to map segment"];
 
 /// Whose doing the end of a machine was.
 enum End {

@@ -105,8 +105,11 @@ impl Process {
         self.killer.fault.get()
     }
 
-    /// The last lines of its standard error.
+    /// The last lines of its standard error; all of it, once the process has ended.
     pub(crate) fn errors(&self) -> String {
+        if self.wait(Duration::ZERO).is_some() {
+            self.errors.wait_end(LAST_WORDS);
+        }
         self.errors.last_lines(5)
     }
 
@@ -122,6 +125,8 @@ impl Process {
     }
 }
 
+/// What a process wrote before its end is read within this time.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A killed process is gone within this time, unless the host is in trouble itself.
 const KILL_TIME: Duration = Duration::from_secs(30);
 

@@ -77,14 +77,20 @@ impl Proxy {
         let mut waiting = Vec::new();
         loop {
             let head = match read_head(stream, &mut waiting, self.limits().idle) {
-                Ok(Some(head)) => head,
                 Ok(None) => return,
-                Err(refusal) => {
-                    self.refuse(stream, None, &refusal);
-                    return;
-                }
+                Ok(Some(head)) => Ok(head),
+                Err(refusal) => Err(refusal),
             };
-            let goes_on = match request::parse(&head) {
+            // Counted before it is understood: what makes no sense costs work and an event as well.
+            let before = self.requests.fetch_add(1, Ordering::Relaxed);
+            if before >= self.limits().requests {
+                // Said once; from then on there is no answer and no event.
+                if before == self.limits().requests {
+                    self.refuse(stream, None, &Refusal::new(429, "this machine has asked too often"));
+                }
+                return;
+            }
+            let goes_on = match head.and_then(|head| request::parse(&head)) {
                 Ok(request) => self.answer(stream, &request),
                 // Where this request ends is not certain, so nothing after it is read.
                 Err(refusal) => {
@@ -100,10 +106,6 @@ impl Proxy {
 
     /// Answers one request; false if the connection ends with it.
     fn answer(&self, stream: &mut impl Write, request: &Request) -> bool {
-        if self.requests.fetch_add(1, Ordering::Relaxed) >= self.limits().requests {
-            self.refuse(stream, Some(request), &Refusal::new(429, "this machine has asked too often"));
-            return false;
-        }
         match self.fetch(request) {
             Ok(fetched) => {
                 let origin = fetched.origin.name.clone();

@@ -293,6 +293,37 @@ fn sizes_and_numbers_are_limited() {
 }
 
 #[test]
+fn requests_without_end_are_told_once_and_then_only_counted() {
+    let server = Server::start();
+    let limits = RelayLimits { requests: 5, ..limits() };
+    let bombs = [
+        "\r\n\r\n".to_owned(),
+        "CONNECT x:443 HTTP/1.1\r\n\r\n".into(),
+        get(&server, "/undeclared"),
+        format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD)),
+        format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n{}\r\n",
+            server.url("/pub/"),
+            server.address,
+            "X: y\r\n".repeat(1000)
+        ),
+    ];
+    for bomb in bombs {
+        let (proxy, events) = proxy_with(&server, limits.clone());
+        for _ in 0..50 {
+            let (mut program, mut stream) = std::os::unix::net::UnixStream::pair().unwrap();
+            program.write_all(bomb.as_bytes()).unwrap();
+            program.shutdown(std::net::Shutdown::Write).unwrap();
+            proxy.serve(&mut stream);
+        }
+        let statuses: Vec<_> = events.lock().unwrap().iter().map(|event| event.status).collect();
+        assert_eq!(statuses.len(), 6, "{bomb:.40}");
+        assert_eq!(statuses[5], 429);
+        assert!(statuses[..5].iter().all(|status| [400, 403, 405, 431].contains(status)), "{statuses:?}");
+    }
+}
+
+#[test]
 fn an_origin_that_is_down_is_a_bad_gateway() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server { address: gone, asked: Arc::default() };

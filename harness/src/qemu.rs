@@ -1,7 +1,11 @@
 //! The QEMU of this host.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::HarnessError;
 
@@ -29,7 +33,7 @@ impl Qemu {
     /// [`HarnessError::NoQemu`] says what is missing or too old, and what is wanted.
     pub fn find() -> Result<Self, HarnessError> {
         let program = look_up(PROGRAM, WANTED)?;
-        let version = version_of(&program)?;
+        let version = version_of(&program, VERSION_TIME)?;
         Ok(Self {
             program,
             version,
@@ -52,21 +56,63 @@ pub(crate) fn look_up(program: &'static str, wanted: &'static str) -> Result<Pat
         .ok_or_else(|| HarnessError::NoQemu { program, wanted, reason: "it is not installed".into() })
 }
 
-fn version_of(program: &Path) -> Result<String, HarnessError> {
+/// A program says its version within this time, even on a busy host.
+const VERSION_TIME: Duration = Duration::from_secs(20);
+/// What is read of it, in bytes.
+const MAX_VERSION: usize = 4096;
+
+fn version_of(program: &Path, time: Duration) -> Result<String, HarnessError> {
     let missing = |reason: String| HarnessError::NoQemu { program: PROGRAM, wanted: WANTED, reason };
-    let said = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| missing(format!("{} cannot be started: {error}", program.display())))?;
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let text = first_words(program, time)
+        .map_err(|error| missing(format!("{} cannot be asked: {error}", program.display())))?;
     let Some(version) = parse_version(&text) else {
         return Err(missing(format!("{} does not tell its version", program.display())));
     };
+    let version = crate::error::escape(&version);
     match numbers(&version) {
         Some(found) if found >= OLDEST => Ok(version),
         _ => Err(missing(format!("{} is version {version}", program.display()))),
     }
+}
+
+/// What `program --version` says; then it is ended, if it has not.
+fn first_words(program: &Path, time: Duration) -> io::Result<String> {
+    let mut child = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let said = match child.stdout.take() {
+        Some(pipe) => read_within(pipe, time),
+        None => Err(io::Error::other("no standard output")),
+    };
+    // It fails only if the program is gone already.
+    let _ = child.kill();
+    child.wait()?;
+    said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn read_within(mut from: ChildStdout, time: Duration) -> io::Result<Vec<u8>> {
+    let start = Instant::now();
+    let mut said = vec![0; MAX_VERSION];
+    let mut length = 0;
+    loop {
+        let left = time.saturating_sub(start.elapsed());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        match poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        match from.read(&mut said[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    said.truncate(length);
+    Ok(said)
 }
 
 fn parse_version(text: &str) -> Option<String> {
@@ -93,5 +139,37 @@ mod tests {
         assert!(numbers("8.99").unwrap() < OLDEST);
         assert_eq!(numbers("x"), None);
         assert_eq!(parse_version("bash: not found"), None);
+    }
+
+    fn said_by(script: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("qemu");
+        // By another process: a program that we hold open for writing, even in a fork of another thread, cannot be started.
+        let written = Command::new("sh")
+            .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$2\" && chmod 700 \"$2\"", "sh", script])
+            .arg(&program)
+            .status();
+        assert!(written.unwrap().success());
+        match version_of(&program, Duration::from_secs(1)) {
+            Ok(version) => version,
+            Err(error) => {
+                assert_eq!(error.code(), recipe_spec::Code::NoQemu);
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn a_qemu_that_is_missing_old_broken_or_hangs_is_no_qemu() {
+        assert_eq!(said_by("echo QEMU emulator version 9.0.0"), "9.0.0");
+        assert!(said_by("echo QEMU emulator version 7.2.9").contains("is version 7.2.9"));
+        assert!(said_by("echo hello").contains("does not tell its version"));
+        assert!(said_by("exit 1").contains("does not tell its version"));
+        assert!(said_by("exec yes QEMU emulator version 7.2").contains("is version 7.2"));
+        assert!(said_by("exec sleep 600").contains("timed out"));
+        let missing = look_up("qemu-that-nobody-has", WANTED).unwrap_err();
+        assert_eq!(missing.code(), recipe_spec::Code::NoQemu);
+        let gone = version_of(Path::new("/nonexistent/qemu"), VERSION_TIME).unwrap_err();
+        assert_eq!(gone.code(), recipe_spec::Code::NoQemu);
     }
 }

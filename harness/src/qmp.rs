@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -62,9 +62,12 @@ impl Qmp {
         self.next_id += 1;
         let id = json!(self.next_id);
         let line = json!({"execute": command, "arguments": arguments, "id": id}).to_string() + "\n";
+        let start = Instant::now();
         self.stream.write_all(line.as_bytes()).map_err(|_| QmpError::Gone)?;
         loop {
-            let mut answer = self.answers.recv_timeout(timeout).map_err(|error| match error {
+            // What is left of the time, so that answers nobody asked for prolong nothing.
+            let left = timeout.saturating_sub(start.elapsed());
+            let mut answer = self.answers.recv_timeout(left).map_err(|error| match error {
                 RecvTimeoutError::Disconnected => QmpError::Gone,
                 RecvTimeoutError::Timeout => {
                     QmpError::Silent { command: command.to_owned(), seconds: timeout.as_secs() }

@@ -1,8 +1,8 @@
 //! The relay, host side: connections of a building guest, each carried to the proxy.
 //!
 //! One thread reads the port and sorts frames into streams; each stream has a thread that serves it. A guest that
-//! sends without credit, opens too much or names what is not open has broken the protocol: the relay ends and
-//! says why, and the machine goes on without it.
+//! sends without credit, opens too much or names what is not open has broken the protocol: the relay ends and says why. Only
+//! the agent can hold the port, so [`crate::Machine`] then counts the agent as lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -43,8 +43,10 @@ pub struct RelayLimits {
     pub response_bytes: u64,
     /// Content of all responses together, in bytes.
     pub total_bytes: u64,
-    /// Requests, served and refused.
+    /// Requests, served and refused; those that could not be read count too.
     pub requests: u32,
+    /// Frames that the guest may send: bytes alone would not bound the work that tiny ones make.
+    pub frames: u64,
     /// Until a connection without a request is closed, and until a started request must be whole.
     pub idle: Duration,
     /// Until a guest that does not take its bytes is given up.
@@ -59,6 +61,8 @@ impl RelayLimits {
         response_bytes: 2 << 30,
         total_bytes: 8 << 30,
         requests: 20_000,
+        // One for every 512 bytes of content.
+        frames: 16 << 20,
         idle: Duration::from_secs(60),
         stalled: Duration::from_secs(180),
         origin_silent: Duration::from_secs(60),
@@ -173,17 +177,26 @@ impl Shared {
 
 /// Reads frames until the port ends or the protocol is broken.
 fn read_port(mut port: UnixStream, shared: &Arc<Shared>, serve: &Arc<dyn Fn(Stream) + Send + Sync>) {
+    let mut frames = shared.limits.frames;
     let breach = loop {
         let frame = match Frame::read(&mut port) {
             Ok(frame) => frame,
             Err(guest::frame::FrameError::Io(_)) => break None,
             Err(error) => break Some(error.to_string()),
         };
+        let Some(left) = frames.checked_sub(1) else {
+            break Some(format!("more than {} frames", shared.limits.frames));
+        };
+        frames = left;
         // Not held in the arms: a stream that gets no thread is closed there, and closing takes the lock.
         let taken = take(&mut shared.lock(), frame);
         match taken {
-            Ok(None) => {}
-            Ok(Some(id)) => start(shared, id, Arc::clone(serve)),
+            Ok(Taken::Frame) => {}
+            Ok(Taken::Stream(id)) => start(shared, id, Arc::clone(serve)),
+            Ok(Taken::NoRoom(id)) => {
+                // If it fails, the whole relay is at its end.
+                let _ = shared.send(CLOSE, id, Vec::new());
+            }
             Err(reason) => break Some(reason),
         }
         shared.changed.notify_all();
@@ -191,17 +204,31 @@ fn read_port(mut port: UnixStream, shared: &Arc<Shared>, serve: &Arc<dyn Fn(Stre
     shared.end(breach);
 }
 
-/// Applies one frame of the guest; gives the stream that is to be served now, if one was opened.
-fn take(state: &mut State, frame: Frame) -> Result<Option<u32>, String> {
+/// What is to be done after a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// Nothing more.
+    Frame,
+    /// This stream was opened and is to be served.
+    Stream(u32),
+    /// This stream was opened and is to be closed at once: too many threads still wait for origins.
+    NoRoom(u32),
+}
+
+/// Applies one frame of the guest.
+fn take(state: &mut State, frame: Frame) -> Result<Taken, String> {
     let id = frame.id;
+    if frame.body.is_empty() != matches!(frame.kind, OPEN | SHUT | CLOSE) {
+        return Err(format!("a frame of kind {} with {} bytes", frame.kind, frame.body.len()));
+    }
     if frame.kind == OPEN {
-        return open(state, id).map(|()| Some(id));
+        return open(state, id);
     }
     if state.highest.is_none_or(|highest| id > highest) {
         return Err(format!("stream {id} was never opened"));
     }
     // It crossed our CLOSE on its way.
-    let Some(flow) = state.streams.get_mut(&id) else { return Ok(None) };
+    let Some(flow) = state.streams.get_mut(&id) else { return Ok(Taken::Frame) };
     match frame.kind {
         DATA if flow.inbound_shut => return Err(format!("stream {id} has bytes after its end")),
         DATA => {
@@ -219,27 +246,31 @@ fn take(state: &mut State, frame: Frame) -> Result<Option<u32>, String> {
             flow.credit =
                 credit.ok_or_else(|| format!("stream {id} gives credit for bytes it was never sent"))?;
         }
+        SHUT if flow.inbound_shut => return Err(format!("stream {id} ends twice")),
         SHUT => flow.inbound_shut = true,
         CLOSE => {
             state.streams.remove(&id);
         }
         kind => return Err(format!("a frame of kind {kind}")),
     }
-    Ok(None)
+    Ok(Taken::Frame)
 }
 
-fn open(state: &mut State, id: u32) -> Result<(), String> {
+fn open(state: &mut State, id: u32) -> Result<Taken, String> {
     if state.highest.is_some_and(|highest| id <= highest) {
         return Err(format!("stream {id} was opened before"));
     }
-    if state.streams.len() >= MAX_STREAMS || state.handlers >= MAX_HANDLERS {
+    if state.streams.len() >= MAX_STREAMS {
         return Err("too many streams at one time".into());
     }
     state.highest = Some(id);
+    if state.handlers >= MAX_HANDLERS {
+        return Ok(Taken::NoRoom(id));
+    }
     state.handlers += 1;
     let flow = Flow { inbound: VecDeque::new(), inbound_shut: false, granted: WINDOW, credit: WINDOW };
     state.streams.insert(id, flow);
-    Ok(())
+    Ok(Taken::Stream(id))
 }
 
 fn start(shared: &Arc<Shared>, id: u32, serve: Arc<dyn Fn(Stream) + Send + Sync>) {

@@ -26,6 +26,11 @@ impl Guest {
         Frame::read(&mut self.0).unwrap()
     }
 
+    /// Reads until such a frame, or until the host has closed the port.
+    fn read_until(&mut self, kind: u8) {
+        while Frame::read(&mut self.0).is_ok_and(|frame| frame.kind != kind) {}
+    }
+
     /// The next frame that is not credit.
     fn next(&mut self) -> Frame {
         loop {
@@ -155,7 +160,7 @@ fn frames_that_cross_a_close_are_dropped() {
 #[test]
 fn every_breach_ends_the_relay_and_says_why() {
     type Breach = (&'static str, fn(&mut Guest));
-    let cases: [Breach; 9] = [
+    let cases: [Breach; 16] = [
         ("never opened", |guest| guest.send(DATA, 2, b"x")),
         ("opened before", |guest| guest.send(OPEN, 1, b"")),
         ("beyond its credit", |guest| {
@@ -169,6 +174,16 @@ fn every_breach_ends_the_relay_and_says_why() {
             guest.send(SHUT, 1, b"");
             guest.send(DATA, 1, b"x");
         }),
+        ("never opened", |guest| guest.send(SHUT, u32::MAX, b"")),
+        ("ends twice", |guest| {
+            guest.send(SHUT, 1, b"");
+            guest.send(SHUT, 1, b"");
+        }),
+        ("kind 2 with 0 bytes", |guest| guest.send(DATA, 1, b"")),
+        ("kind 3 with 0 bytes", |guest| guest.send(CREDIT, 1, b"")),
+        ("kind 1 with 1 bytes", |guest| guest.send(OPEN, 2, b"x")),
+        ("kind 4 with 1 bytes", |guest| guest.send(SHUT, 1, b"x")),
+        ("kind 5 with 1 bytes", |guest| guest.send(CLOSE, 1, b"x")),
         ("kind 77", |guest| guest.send(77, 1, b"")),
         ("was announced", |guest| guest.0.write_all(&u32::MAX.to_be_bytes()).unwrap()),
     ];
@@ -201,12 +216,68 @@ fn too_many_streams_are_a_breach_and_closed_ones_do_not_count() {
 
 #[test]
 fn streams_that_the_guest_closes_while_they_are_served_do_not_pile_up() {
-    let (relay, mut guest, _hold) = hold(RelayLimits::STANDARD);
-    for id in 0..=(MAX_HANDLERS as u32) {
+    let (relay, mut guest, hold) = hold(RelayLimits::STANDARD);
+    let full = MAX_HANDLERS as u32;
+    for id in 0..full {
         guest.send(OPEN, id, b"");
         guest.send(CLOSE, id, b"");
     }
-    assert!(breach(&relay).contains("too many"));
+    // As many threads as may be still wait for their origins: a program may do that, so it is told no.
+    for id in full..full + 3 {
+        guest.send(OPEN, id, b"");
+        assert_eq!(guest.next(), Frame { kind: CLOSE, id, body: Vec::new() });
+        guest.send(DATA, id, b"late");
+    }
+    assert_eq!((relay.breach(), relay.shared.lock().handlers), (None, MAX_HANDLERS));
+    drop(hold);
+    let start = Instant::now();
+    while relay.shared.lock().handlers > 0 {
+        assert!(start.elapsed() < SOON);
+        thread::sleep(Duration::from_millis(5));
+    }
+    guest.send(OPEN, full + 3, b"");
+    assert_eq!(guest.next().kind, CLOSE, "served again, by a thread that ends at once");
+    assert_eq!(relay.breach(), None);
+}
+
+#[test]
+fn frames_without_end_end_the_relay() {
+    let few = RelayLimits { frames: 1000, ..RelayLimits::STANDARD };
+    let floods: [fn(&mut Guest, u32); 4] = [
+        |guest, id| {
+            guest.send(OPEN, id, b"");
+            guest.send(CLOSE, id, b"");
+        },
+        |guest, id| {
+            guest.send(OPEN, id, b"");
+            guest.send(SHUT, id, b"");
+            guest.read_until(CLOSE);
+        },
+        // One byte at a time, each with its credit.
+        |guest, _| {
+            guest.send(DATA, 0, b"x");
+            guest.read_until(CREDIT);
+        },
+        // To a stream that was closed.
+        |guest, _| guest.send(DATA, 1, b"late"),
+    ];
+    for (number, flood) in floods.into_iter().enumerate() {
+        let (relay, mut guest) =
+            relay(few.clone(), |mut stream| while let Ok(1..) = stream.read(&mut [0; 1000]) {});
+        guest.send(OPEN, 0, b"");
+        guest.send(OPEN, 1, b"");
+        guest.send(CLOSE, 1, b"");
+        for id in 2..600 {
+            if relay.breach().is_some() {
+                break;
+            }
+            flood(&mut guest, id);
+        }
+        for _ in 0..1000 {
+            guest.send(DATA, 1, b"late");
+        }
+        assert!(breach(&relay).contains("more than 1000 frames"), "{number}");
+    }
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use guest::control::{
-    AgentError, DATA, END, Exec, Exited, HELLO, Hello, PROTOCOL, REQUEST, RESPONSE, Request, Response,
-    STDERR, STDOUT,
+    AgentError, DATA, END, Exec, Exited, HELLO, Hello, MAX_MESSAGE, Mode, PROTOCOL, REQUEST, RESPONSE,
+    Request, Response, STDERR, STDOUT,
 };
+use guest::facts::MAX_BYTES;
 use guest::frame::{Frame, FrameError, MAX_BODY};
 use recipe_spec::digest::Sha256Digest;
 
@@ -38,6 +39,8 @@ pub(crate) enum WireError {
     SecondHello,
     #[error("the agent speaks protocol {theirs}, wanted: {PROTOCOL}")]
     WrongProtocol { theirs: u32 },
+    #[error("the agent says hello from a {theirs} guest, this is a {ours} guest")]
+    WrongMode { theirs: &'static str, ours: &'static str },
     #[error("the wire was lost before")]
     Dead,
     #[error("{0}")]
@@ -52,8 +55,8 @@ pub(crate) const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(300);
 /// Output of one step that is passed on; the agent keeps a limit of its own below it.
 const MAX_STEP_OUTPUT: u64 = 64 << 20;
-/// Largest facts accepted, in bytes.
-const MAX_FACTS: u64 = 64 << 20;
+/// What came before a question was asked is read for so long, to say what it is.
+const UNASKED: Duration = Duration::from_secs(2);
 
 /// The host's end of the control port.
 #[derive(Debug)]
@@ -82,8 +85,8 @@ impl Wire {
         Ok(Self { port: Port::new(stream)?, state: State::Silent, last_id: 0 })
     }
 
-    /// Waits for the agent's first word.
-    pub(crate) fn wait_hello(&mut self, timeout: Duration) -> Result<Hello, WireError> {
+    /// Waits for the agent's first word, in a guest of this kind.
+    pub(crate) fn wait_hello(&mut self, timeout: Duration, mode: Mode) -> Result<Hello, WireError> {
         if self.state != State::Silent {
             return Err(WireError::Dead);
         }
@@ -96,6 +99,9 @@ impl Wire {
         let hello: Hello = parse(&frame.body)?;
         if hello.protocol != PROTOCOL {
             return Err(WireError::WrongProtocol { theirs: hello.protocol });
+        }
+        if hello.mode != mode {
+            return Err(WireError::WrongMode { theirs: word(hello.mode), ours: word(mode) });
         }
         self.state = State::Ready;
         Ok(hello)
@@ -140,7 +146,7 @@ impl Wire {
     }
 
     pub(crate) fn facts(&mut self) -> Result<guest::facts::Facts, WireError> {
-        let bytes = self.content(&Request::Facts, "facts", MAX_FACTS)?;
+        let bytes = self.content(&Request::Facts, "facts", MAX_BYTES as u64)?;
         parse(&bytes).inspect_err(|_| self.state = State::Dead)
     }
 
@@ -200,10 +206,10 @@ impl Wire {
             return Err(WireError::Dead);
         }
         self.state = State::Dead;
-        self.port.allow(timeout);
         if self.port.has_input() {
             return Err(self.unasked(name));
         }
+        self.port.allow(timeout);
         let id = self.last_id.checked_add(1).ok_or_else(|| breach("request numbers are used up"))?;
         self.last_id = id;
         let start = Instant::now();
@@ -217,6 +223,11 @@ impl Wire {
             self.send(Frame { kind: END, id, body: Vec::new() }, name, start)?;
         }
         let response = self.response(id, name, start, expected)?;
+        if let Response::Error(error) = &response
+            && error.message.len() > MAX_MESSAGE
+        {
+            return Err(breach(&format!("an error of {} bytes", error.message.len())));
+        }
         self.state = State::Ready;
         match response {
             Response::Error(error) => Err(WireError::Refused(error)),
@@ -242,6 +253,10 @@ impl Wire {
             let length = frame.body.len() as u64;
             match (frame.kind, &mut expected) {
                 (RESPONSE, _) => return parse(&frame.body),
+                // They would count for nothing, and could come for ever.
+                (STDOUT | STDERR | DATA, _) if length == 0 => {
+                    return Err(breach(&format!("a frame of kind {} without a byte", frame.kind)));
+                }
                 (STDOUT | STDERR, Expected::Output { limit, callback }) => {
                     *limit =
                         limit.checked_sub(length).ok_or_else(|| breach("more output than was asked for"))?;
@@ -260,9 +275,11 @@ impl Wire {
 
     /// Something came although nothing was asked.
     fn unasked(&mut self, name: &'static str) -> WireError {
-        match self.read(name, Duration::ZERO) {
+        self.port.allow(UNASKED);
+        match self.read(name, UNASKED) {
             Ok(frame) if frame.kind == HELLO => WireError::SecondHello,
             Ok(frame) => breach(&format!("a frame of kind {} that answers nothing", frame.kind)),
+            Err(WireError::Silent { .. }) => breach("a part of a frame that answers nothing"),
             Err(error) => error,
         }
     }
@@ -290,6 +307,13 @@ fn with_time(error: WireError, start: Instant) -> WireError {
     match error {
         WireError::Silent { waiting_for, .. } => WireError::Silent { waiting_for, waited: start.elapsed() },
         other => other,
+    }
+}
+
+fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Disk => "disk",
+        Mode::Nano => "nano",
     }
 }
 

@@ -134,10 +134,17 @@ fn users(accounts: &Accounts, notes: &mut Notes) -> Vec<User> {
 
 fn groups(accounts: &Accounts, notes: &mut Notes) -> Vec<Group> {
     let mut groups = Vec::new();
+    // Members count as entries of the list, because a reader bounds both together.
+    let mut left = MAX_ENTRIES;
     for line in &accounts.groups {
+        let Some(rest) = left.checked_sub(1 + line.members.len()) else {
+            notes.add("groups");
+            break;
+        };
+        left = rest;
         let mut members = line.members.clone();
         members.sort();
-        notes.push("groups", &mut groups, Group { name: line.name.clone(), gid: line.gid, members });
+        groups.push(Group { name: line.name.clone(), gid: line.gid, members });
     }
     groups.sort();
     groups
@@ -212,6 +219,7 @@ mod tests {
     use guest::facts::{MAX_SMALL_FILE, Password, SmallFile};
 
     use super::*;
+    use crate::agent::accounts::GroupLine;
 
     fn guest() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -434,5 +442,21 @@ mod tests {
         notes.push("modules", &mut list, ());
         assert_eq!(list.len(), MAX_ENTRIES);
         assert!(notes.0.contains("modules"));
+    }
+
+    #[test]
+    fn members_count_as_entries_of_the_groups() {
+        let line =
+            |members: usize| GroupLine { name: "g".into(), gid: 1, members: vec!["m".into(); members] };
+        let accounts = |members| Accounts {
+            users: Vec::new(),
+            groups: vec![line(MAX_ENTRIES / 2), line(members)],
+            malformed: Vec::new(),
+        };
+        let mut notes = Notes::default();
+        assert_eq!(groups(&accounts(MAX_ENTRIES / 2 - 2), &mut notes).len(), 2);
+        assert!(notes.0.is_empty());
+        assert_eq!(groups(&accounts(MAX_ENTRIES / 2 - 1), &mut notes).len(), 1);
+        assert!(notes.0.contains("groups"));
     }
 }

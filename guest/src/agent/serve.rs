@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use guest::control::{self, AgentError, Exec, Exited, Hello, Mode, PROTOCOL, Request, Response};
+use guest::control::{self, AgentError, Exec, Exited, Hello, MAX_MESSAGE, Mode, PROTOCOL, Request, Response};
 use guest::frame::{Frame, FrameError, MAX_BODY};
 use recipe_spec::digest::Sha256Digest;
 use sha2::{Digest, Sha256};
@@ -31,8 +31,6 @@ use super::{facts, freeze, power, steps};
 const CHUNK: usize = 128 * 1024;
 /// Output of the tools of one step that is sent, in bytes.
 const STEP_OUTPUT: u64 = 8 * 1024 * 1024;
-/// Longest message of an error, in bytes.
-const MAX_MESSAGE: usize = 4 * 1024;
 /// How long the relay port may take to appear when the relay is opened.
 const RELAY_PORT_LIMIT: Duration = Duration::from_secs(5);
 /// Permission bits of `writeFile`.

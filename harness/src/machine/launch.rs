@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use guest::control::Mode;
 use serde_json::Value;
 
 use super::{CONSOLE_LOG, MONITOR_TIME, Machine, Phase};
@@ -97,6 +98,10 @@ impl Machine {
             } else {
                 Phase::Trusted
             },
+            mode: match spec.initrd {
+                Initrd::Disk(_) => Mode::Disk,
+                Initrd::Nano(_) => Mode::Nano,
+            },
             name: spec.name,
             process,
             console,
@@ -106,7 +111,7 @@ impl Machine {
             run_dir: spec.run_dir,
             user,
         };
-        machine.qmp.negotiate(MONITOR_TIME).map_err(|error| machine.monitor_failed(&error))?;
+        machine.qmp.negotiate(MONITOR_TIME).map_err(|error| machine.not_started(&error))?;
         Ok(machine)
     }
 }

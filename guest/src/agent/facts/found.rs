@@ -33,7 +33,9 @@ impl Found {
         let sudoers = reader.all("sudoers", places::SUDOERS, Text::Kept);
         let cron = reader.all("cron", places::CRON, Text::Kept);
         let mut hooks = reader.all("hooks", places::HOOKS, Text::Left);
-        hooks.extend(reader.dot_files("hooks", places::ROOT_HOME));
+        for file in reader.dot_files("hooks", places::ROOT_HOME) {
+            reader.push("hooks", &mut hooks, file);
+        }
         hooks.sort();
         let units = units::all(&mut reader, &homes);
         Self { sshd, authorized_keys, sudoers, cron, hooks, units }
