@@ -10,9 +10,9 @@ use harness::accelerator::{ProbeGuest, probe};
 use harness::arguments::MACHINE_TYPE;
 use harness::worker::{Entry, Workers};
 use harness::{
-    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Forward, Initrd, Machine,
-    MachineLimits, MachineSpec, Network, Origin, Output, Prefix, Probe, Qemu, RelayEvent, RelayLimits,
-    RelayPolicy, RelaySpec, SameUser, SystemState, UserRange, fetch_download,
+    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Exited, Forward,
+    HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Network, Origin, Output, Prefix, Probe, Qemu,
+    RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, SystemState, UserRange, fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
 use recipe_spec::{Code, OriginName, Sha256Digest};
@@ -293,20 +293,23 @@ fn run_function_test(
     let exited = machine.exec(exec, &mut |output| {
         let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
         said.extend_from_slice(bytes);
-    })?;
+    });
+    let ended = match exited {
+        Ok(exited) => not_passed(test, &exited),
+        // The shell cannot be started, for one.
+        Err(HarnessError::Agent { error, .. }) => {
+            Some(format!("line {}: not run: {}", test.line, error.message))
+        }
+        Err(error) => return Err(error.into()),
+    };
     let said = String::from_utf8_lossy(&said).into_owned();
     if !said.is_empty() {
         journal.tell(Event::Output { text: said.clone() });
     }
-    let passed = exited.status == Some(0) && !exited.timed_out;
+    let passed = ended.is_none();
     let mut detail = Vec::new();
-    if !passed {
-        detail.push(match (exited.timed_out, exited.status, exited.signal) {
-            (true, ..) => format!("line {}: not done after {} s", test.line, test.timeout.seconds()),
-            (_, Some(status), _) => format!("line {}: exit status {status}", test.line),
-            (_, _, Some(signal)) => format!("line {}: ended by signal {signal}", test.line),
-            _ => format!("line {}: ended without a status", test.line),
-        });
+    if let Some(ended) = ended {
+        detail.push(ended);
         let lines: Vec<_> = said.lines().collect();
         detail.extend(lines[lines.len().saturating_sub(TEST_LINES)..].iter().map(ToString::to_string));
     }
@@ -317,4 +320,16 @@ fn run_function_test(
         seconds: start.elapsed().as_secs_f64(),
         detail,
     })
+}
+
+/// Why a function test did not pass, if it did not.
+fn not_passed(test: &FunctionTest, exited: &Exited) -> Option<String> {
+    let line = test.line;
+    match (exited.timed_out, exited.status, exited.signal) {
+        (true, ..) => Some(format!("line {line}: not done after {} s", test.timeout.seconds())),
+        (_, Some(0), _) => None,
+        (_, Some(status), _) => Some(format!("line {line}: exit status {status}")),
+        (_, _, Some(signal)) => Some(format!("line {line}: ended by signal {signal}")),
+        _ => Some(format!("line {line}: ended without a status")),
+    }
 }

@@ -55,7 +55,8 @@ impl Stopped {
     /// A stop because the host's file system failed.
     #[must_use]
     pub fn io(what: &str, path: &Path, error: &io::Error) -> Self {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        let full = matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory);
         let code = if full { Code::HostFull } else { Code::HostFailed };
         Self::new(code, format!("cannot {what} {}: {error}", path.display()))
     }

@@ -177,7 +177,7 @@ impl HarnessError {
 }
 
 /// No room: on the disk, in memory, for another process or thread (fork(2)), for another descriptor.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     const FULL: [Errno; 6] =
         [Errno::NOSPC, Errno::DQUOT, Errno::NOMEM, Errno::AGAIN, Errno::MFILE, Errno::NFILE];
     match Errno::from_io_error(error) {

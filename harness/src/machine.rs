@@ -435,8 +435,13 @@ impl Machine {
     }
 }
 
-/// What QEMU, GLib and the dynamic loader say when they are given no memory.
-const NO_MEMORY: [&str; 3] = ["Cannot allocate memory", "failed to allocate", "failed to map segment"];
+/// What QEMU, GLib and the dynamic loader say when they are given no memory, for themselves or for a thread's stack.
+const NO_MEMORY: [&str; 4] = [
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    "failed to allocate",
+    "failed to map segment",
+];
 
 /// Whose doing the end of a machine was.
 enum End {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::HarnessError;
+use crate::error::{HarnessError, is_full};
 
 /// The oldest QEMU that works: `file:` migration and `mapped-ram` came with it.
 pub const OLDEST: (u32, u32) = (9, 0);
@@ -63,8 +63,10 @@ const MAX_VERSION: usize = 4096;
 
 fn version_of(program: &Path, time: Duration) -> Result<String, HarnessError> {
     let missing = |reason: String| HarnessError::NoQemu { program: PROGRAM, wanted: WANTED, reason };
-    let text = first_words(program, time)
-        .map_err(|error| missing(format!("{} cannot be asked: {error}", program.display())))?;
+    let text = first_words(program, time).map_err(|error| match is_full(&error) {
+        true => HarnessError::process("ask QEMU for its version", error),
+        false => missing(format!("{} cannot be asked: {error}", program.display())),
+    })?;
     let Some(version) = parse_version(&text) else {
         return Err(missing(format!("{} does not tell its version", program.display())));
     };

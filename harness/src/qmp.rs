@@ -150,6 +150,15 @@ mod tests {
     fn an_endless_line_or_no_answer_ends_the_wait() {
         let mut qmp = monitor(|_, mut writer| while writer.write_all(&[b'x'; 4096]).is_ok() {});
         assert!(matches!(qmp.execute("one", json!({}), SOON), Err(QmpError::Gone)));
+        // Answers to nothing, again and again, prolong nothing.
+        let mut qmp = monitor(|_reader, mut writer| {
+            while writer.write_all(b"{\"return\":{},\"id\":99}\n").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let start = Instant::now();
+        let silent = qmp.execute("one", json!({}), Duration::from_millis(100));
+        assert!(matches!(silent, Err(QmpError::Silent { .. })) && start.elapsed() < SOON);
         let mut qmp = monitor(|_reader, _writer| thread::sleep(SOON));
         let silent = qmp.execute("one", json!({}), Duration::from_millis(20));
         assert!(matches!(silent, Err(QmpError::Silent { .. })));

@@ -300,3 +300,48 @@ fn take(overlay: &Path, role: LayerRole, key: Sha256Digest) -> Result<Layer, Sto
     let (sha256, _) = Sha256Digest::of_reader(&mut file).map_err(io)?;
     Ok(Layer { role, key, sha256, path: overlay.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use harness::{AgentError, AgentErrorKind};
+    use recipe_spec::manifest::Manifest;
+
+    use super::*;
+
+    /// What an authorization says of a step, for each way in which it can end.
+    #[test]
+    fn a_step_that_fails_is_the_recipes_and_a_lost_machine_is_judged_as_it_was_lost() {
+        let text = "[recipe]\nname = \"atlas/x\"\nversion = \"1.0.0\"\nsummary = \"x\"\nbase = [\"debian-12\"]\n\
+                    [[step]]\npackage = [\"hello\"]\n";
+        let manifest = Manifest::parse(text).unwrap();
+        let step = &manifest.steps[0];
+        let judge =
+            |error| failed(error, "atlas/x@1.0.0", step, "package hello", &Tail("the tool's output".into()));
+        let agent = |kind| {
+            let error = AgentError { kind, message: "No space left on device (os error 28)".into() };
+            HarnessError::Agent { machine: "build".into(), request: "apply", error }
+        };
+        for kind in [AgentErrorKind::System, AgentErrorKind::ToolFailed, AgentErrorKind::TimedOut] {
+            let stopped = judge(agent(kind));
+            assert_eq!(stopped.code, Code::ApplyFailed);
+            assert!(
+                stopped.message.contains("recipe.toml line 7: package hello: No space left"),
+                "{}",
+                stopped.message
+            );
+            assert_eq!(stopped.details, "the tool's output");
+        }
+        let (machine, console) = ("build".to_owned(), "last line".to_owned());
+        let lost = HarnessError::ControlLost {
+            machine: machine.clone(),
+            reason: "x".into(),
+            console: console.clone(),
+        };
+        let died = HarnessError::MachineFailed { machine, reason: "QEMU ended".into(), console };
+        let full = HarnessError::HostFull { what: "x".into() };
+        for (error, code) in [(lost, Code::ControlLost), (died, Code::MachineFailed), (full, Code::HostFull)]
+        {
+            assert_eq!(judge(error).code, code);
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! is run.
 
 use crl::Clear;
-use harness::{DiskSpec, Machine};
+use harness::{DiskSpec, HarnessError, Machine};
 use recipe_spec::{Code, Sha256Digest, Timestamp};
 
 use super::build::Sealed;
@@ -70,7 +70,7 @@ pub(super) fn run(
         Stage::SecurityTests,
         |(_, results): &(_, Vec<_>)| passed(results),
         |journal| {
-            let facts = machine.facts()?;
+            let facts = machine.facts().map_err(unseen)?;
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
             let results = suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
@@ -93,6 +93,14 @@ pub(super) fn run(
     Ok(Tested { sealed, tests, facts, suite })
 }
 
+/// A machine of which the agent cannot tell the facts was not tested, and skipped is not passed.
+fn unseen(error: HarnessError) -> Stopped {
+    match &error {
+        HarnessError::Agent { .. } => Stopped::new(Code::TestFailed, &error),
+        _ => Stopped::from(error),
+    }
+}
+
 fn passed(results: &[TestResult]) -> String {
     format!("{} passed", results.len())
 }
@@ -111,4 +119,21 @@ fn all_passed(results: &[TestResult]) -> Result<(), Stopped> {
         }
     }
     Err(Stopped::new(Code::TestFailed, format!("not passed: {}", names.join(", "))).details(details))
+}
+
+#[cfg(test)]
+mod tests {
+    use harness::{AgentError, AgentErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_cannot_be_seen_fails_its_tests_and_a_lost_one_is_lost() {
+        let (machine, console) = ("test".to_owned(), String::new());
+        let error = AgentError { kind: AgentErrorKind::TooLarge, message: "too long\nby far".into() };
+        let refused = HarnessError::Agent { machine: machine.clone(), request: "facts", error };
+        assert_eq!(unseen(refused).code, Code::TestFailed);
+        let lost = HarnessError::ControlLost { machine, reason: "a breach".into(), console };
+        assert_eq!(unseen(lost).code, Code::ControlLost);
+    }
 }

@@ -65,8 +65,10 @@ fn become_command(arguments: &[OsString]) -> Result<std::convert::Infallible, Fa
         return Err("the command line of `child` lacks `--`".into());
     }
     setsid()?;
-    // The agent itself is spared when memory runs out; what it starts must not be. Without /proc there is nothing to undo.
+    // The agent itself is spared when memory runs out, and goes before others; what it starts must not. Without /proc, or
+    // without root, there is nothing to undo.
     let _without_proc = fs::write("/proc/self/oom_score_adj", "0");
+    let _without_root = rustix::process::setpriority_process(None, 0);
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         set_thread_groups(&groups)?;

@@ -58,6 +58,7 @@ pub(crate) fn serve_nano() -> Result<(), Fatal> {
     kmsg::open();
     rustix::process::setsid()?;
     fs::write("/proc/self/oom_score_adj", "-1000")?;
+    rustix::process::setpriority_process(None, serve::PRIORITY)?;
     let mut control = Port::open(control::PORT, PORT_LIMIT)?;
     let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
     serve::hello(&mut control, Mode::Nano, serve::boot_id()?)?;

@@ -71,6 +71,7 @@ pub(crate) fn serve_disk(root: &str) -> Result<(), Fatal> {
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     fs::write("/proc/self/oom_score_adj", "-1000")?;
+    rustix::process::setpriority_process(None, serve::PRIORITY)?;
     let boot_id = serve::boot_id()?;
     let folder = Root::open(root)?;
     // Now: from here on the disk may mount what it likes.

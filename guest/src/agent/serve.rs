@@ -33,6 +33,8 @@ const CHUNK: usize = 128 * 1024;
 const STEP_OUTPUT: u64 = 8 * 1024 * 1024;
 /// How long the relay port may take to appear when the relay is opened.
 const RELAY_PORT_LIMIT: Duration = Duration::from_secs(5);
+/// The agent goes before all others, so that it answers in time also where a recipe starts processes without end.
+pub(crate) const PRIORITY: i32 = -20;
 /// Permission bits of `writeFile`.
 const MODE_BITS: u32 = 0o7777;
 

@@ -7,7 +7,10 @@ mod boot;
 mod confinement;
 mod disk;
 mod failure;
+mod hostile;
+mod qemu;
 mod relay;
+mod remains;
 
 use harness::{Accelerator, Mode, Qemu};
 
