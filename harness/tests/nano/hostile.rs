@@ -140,7 +140,7 @@ fn who_floods_the_relay_port_loses_the_agent() {
     // On a busy host the first time may be over before it has begun.
     let error = (0..10).find_map(|_| machine.exec(take.clone(), &mut |_| {}).err()).unwrap();
     assert_eq!(error.code(), Code::ControlLost, "{error}");
-    assert!(error.to_string().contains("broke the relay's protocol: stream 1"), "{error}");
+    assert!(error.to_string().contains("broke the relay's protocol"), "{error}");
     drop(machine);
     watched.nothing_is_left();
 }
