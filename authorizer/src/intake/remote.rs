@@ -13,6 +13,9 @@ use super::job::Halt;
 use super::wire::{Refusal, Unit};
 use super::{FetchLimits, Revision};
 
+/// All settings that a fetch goes by.
+const SETTINGS: &str = "[http]\n\tfollowRedirects = false\n";
+
 /// The most bytes of what a remote says for people while it works; nobody reads it.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
@@ -64,8 +67,11 @@ impl Fetch<'_> {
             RepositoryInitOptions::new().bare(true).external_template(false).initial_head("main"),
         )
         .map_err(git)?;
-        // Neither the host's nor the user's settings apply: `url.*.insteadOf` would fetch from somewhere else.
-        Config::new().and_then(|config| repository.set_config(&config)).map_err(git)?;
+        // Neither the host's nor the user's settings apply: `url.*.insteadOf` would fetch from somewhere else. Only a setting
+        // reaches the first request of a connection, for which libgit2 follows redirects to any host by default.
+        let settings = self.folder.join("settings");
+        std::fs::write(&settings, SETTINGS)?;
+        Config::open(&settings).and_then(|config| repository.set_config(&config)).map_err(git)?;
         let mut remote = repository.remote_anonymous(self.url.as_str()).map_err(git)?;
         // One connection for both: what is downloaded is what was advertised, however the reference moves.
         let mut connection = remote

@@ -60,23 +60,6 @@ fn links_submodules_and_unusual_modes_are_refused() {
     }
 }
 
-/// Writes a tree object byte for byte: git itself refuses to write these.
-fn commit_raw_tree(git: &Git, entries: &[(&str, &[u8], &str)]) {
-    let repository = git2::Repository::open(git.top()).unwrap();
-    let mut tree = Vec::new();
-    for (mode, name, object) in entries {
-        tree.extend(format!("{mode} ").bytes());
-        tree.extend(*name);
-        tree.push(0);
-        tree.extend(git2::Oid::from_str(object).unwrap().as_bytes());
-    }
-    let tree = repository.odb().unwrap().write(git2::ObjectType::Tree, &tree).unwrap();
-    let who = git2::Signature::new("VO", "vo@example.org", &git2::Time::new(0, 0)).unwrap();
-    let commit = format!("tree {tree}\nauthor {who} 0 +0000\ncommitter {who} 0 +0000\n\nraw\n");
-    let commit = repository.odb().unwrap().write(git2::ObjectType::Commit, commit.as_bytes()).unwrap();
-    repository.reference("refs/heads/raw", commit, true, "raw").unwrap();
-}
-
 #[test]
 fn trees_that_git_would_not_write_are_refused() {
     let git = web();

@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use harness::worker::Entry;
@@ -11,8 +12,12 @@ use harness::{Confinement, SameUser, UserRange};
 
 use super::*;
 
+mod bombs;
 mod content;
+mod hostile;
+mod pack;
 mod remotes;
+mod tls;
 
 /// A repository with a working tree in a folder that goes with it.
 struct Git {
@@ -102,9 +107,15 @@ fn take_within(
 ) -> Result<Intake, IntakeError> {
     let path = path.map(|path| path.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let taken =
-        fetch(&source.parse().unwrap(), path.as_ref(), limits, fetch_limits, &workers(), folder.path());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something is left");
+    let workers = workers(folder.path());
+    let taken = fetch(&source.parse().unwrap(), path.as_ref(), limits, fetch_limits, &workers, folder.path());
+    let uid = workers.confinement.users.first;
+    assert_eq!(processes_of(uid), 0, "a process is left");
+    let left = |below: &str| std::fs::read_dir(folder.path().join(below)).map_or(0, Iterator::count);
+    // Of the worker's own, and in the folder that it has where it runs as we do.
+    let others = left("") - usize::from(folder.path().join("locks").exists());
+    let others = others - usize::from(folder.path().join("scratch").exists());
+    assert_eq!((left("scratch"), others), (0, 0), "a file is left");
     taken
 }
 
@@ -115,12 +126,25 @@ fn worker() {
     harness::worker::serve_in_test(&[JOB]);
 }
 
-/// As root each worker has a user of its own; a person without root gets the weaker form.
-fn workers() -> Workers {
+/// As root a worker with a user id that nobody else has, so that what is left of it can be seen; a person without root gets
+/// the weaker form.
+fn workers(folder: &Path) -> Workers {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Far from what a host gives out, and another for each process that runs tests.
+    let first = (1 << 30) + std::process::id() * 128 + TAKEN.fetch_add(1, Ordering::Relaxed) % 128;
+    let users = UserRange { first, count: 1, locks: folder.join("locks") };
     Workers {
         entry: Entry::libtest("intake::tests::worker"),
-        confinement: Confinement { users: UserRange::standard(), same_user: SameUser::Allowed },
+        confinement: Confinement { users, same_user: SameUser::Allowed },
     }
+}
+
+fn processes_of(uid: u32) -> usize {
+    let is_of = |entry: &std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join("status"))
+            .is_ok_and(|status| status.contains(&format!("\nUid:\t{uid}\t")))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(is_of).count()
 }
 
 /// A git daemon; ends with this value.
@@ -203,4 +227,21 @@ fn assert_web(intake: &Intake, commit: &str, path: &str) {
     assert_eq!(paths, [("files/index.html", false), ("recipe.toml", false), ("scripts/run.sh", true)]);
     assert_eq!(intake.envelope.as_deref(), Some(&b"{}\n"[..]));
     assert_eq!((intake.source.commit.as_str(), intake.source.path.as_str()), (commit, path));
+}
+
+/// Writes a tree object byte for byte: git itself refuses to write these.
+fn commit_raw_tree(git: &Git, entries: &[(&str, &[u8], &str)]) {
+    let repository = git2::Repository::open(git.top()).unwrap();
+    let mut tree = Vec::new();
+    for (mode, name, object) in entries {
+        tree.extend(format!("{mode} ").bytes());
+        tree.extend(*name);
+        tree.push(0);
+        tree.extend(git2::Oid::from_str(object).unwrap().as_bytes());
+    }
+    let tree = repository.odb().unwrap().write(git2::ObjectType::Tree, &tree).unwrap();
+    let who = git2::Signature::new("VO", "vo@example.org", &git2::Time::new(0, 0)).unwrap();
+    let commit = format!("tree {tree}\nauthor {who} 0 +0000\ncommitter {who} 0 +0000\n\nraw\n");
+    let commit = repository.odb().unwrap().write(git2::ObjectType::Commit, commit.as_bytes()).unwrap();
+    repository.reference("refs/heads/raw", commit, true, "raw").unwrap();
 }
