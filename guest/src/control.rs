@@ -43,7 +43,7 @@ pub const END: u8 = 7;
 pub enum Mode {
     /// Started from the base's initramfs; the root file system is the machine's disk.
     Disk,
-    /// The agent is `/init` and there is no disk: a nano guest.
+    /// The agent is `/init` and runs nothing of a disk: a nano guest.
     Nano,
 }
 
@@ -103,6 +103,9 @@ pub enum Request {
     /// Looks at the machine from the static agent, never through the guest's own programs. The [`crate::facts`]
     /// are sent as JSON in `DATA` frames, then [`Response::Sent`].
     Facts,
+    /// Mounts the machine's disk read-only and looks at it as at a tree of files, of which nothing runs. Answered as
+    /// [`Request::Facts`]; only what the disk tells is filled in. Only in a nano guest.
+    DiskFacts,
     /// Opens (binds 127.0.0.1:3128 and carries connections) or closes the relay. Answers [`Response::Done`].
     Relay {
         /// Open or close.
@@ -153,7 +156,7 @@ pub enum Response {
         /// False if it was already so.
         changed: bool,
     },
-    /// To `readFile` and `facts`: the content is complete.
+    /// To `readFile`, `facts` and `diskFacts`: the content is complete.
     Sent {
         /// Bytes sent.
         size: u64,

@@ -14,6 +14,9 @@ pub const MAX_ENTRIES: usize = 20_000;
 /// Longest content of one small file that is sent whole, in bytes.
 pub const MAX_SMALL_FILE: usize = 64 * 1024;
 
+/// Longest value of an extended attribute that is told whole, in bytes; of a longer one its digest is told.
+pub const MAX_ATTRIBUTE: usize = 256;
+
 /// Longest JSON of all facts together, in bytes; an agent that would have to send more answers `tooLarge`.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -34,6 +37,9 @@ pub struct Facts {
     /// Files with a `security.capability` attribute.
     #[serde(deserialize_with = "list")]
     pub capabilities: Vec<FileCapability>,
+    /// All other extended attributes of files and folders on the root file system: access control lists (`system.posix_acl_*`),
+    /// `user.*`, `trusted.*`, and what else there may be.
+    pub attributes: Vec<FileAttribute>,
     /// World-writable files, and world-writable directories without the sticky bit, on the root file system (not links).
     #[serde(deserialize_with = "list")]
     pub world_writable: Vec<FileMode>,
@@ -128,6 +134,18 @@ pub struct FileCapability {
     /// Absolute path.
     pub path: String,
     /// The attribute's bytes in hex.
+    pub value: String,
+}
+
+/// An extended attribute of a file or folder (xattr(7)).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileAttribute {
+    /// Absolute path.
+    pub path: String,
+    /// Name with its class, for example `system.posix_acl_access`.
+    pub name: String,
+    /// The value in hex, or `sha256:` and the digest of one longer than [`MAX_ATTRIBUTE`].
     pub value: String,
 }
 

@@ -56,7 +56,7 @@ pub enum Processor {
 pub struct Disk {
     /// Read-only images, bottom up: base and layers.
     pub sealed: Vec<FdSet>,
-    /// Writable overlays, bottom up: node name and file. The machine starts on the first.
+    /// Writable overlays, bottom up: node name and file. The machine starts on the first, or read-only if there is none.
     pub overlays: Vec<(String, FdSet)>,
 }
 
@@ -187,7 +187,7 @@ fn disk(disk: &Disk) -> Vec<String> {
         let image = json!({"driver": "qcow2", "node-name": node, "file": file, "backing": backing.take()});
         out.extend(strings(["-blockdev", &image.to_string()]));
     }
-    if let Some((node, _)) = disk.overlays.first() {
+    if let Some(node) = disk.overlays.first().map(|(node, _)| node).or(backing.as_ref()) {
         out.extend(strings(["-device", &format!("virtio-blk-pci,id=disk,drive={node}")]));
     }
     out
@@ -266,6 +266,12 @@ mod tests {
             ..nano()
         };
         assert_golden(&launch, include_str!("../tests/golden/build.txt"));
+    }
+
+    #[test]
+    fn a_nano_guest_that_looks_at_a_sealed_disk() {
+        let disk = Disk { sealed: vec![set(1, &[16]), set(2, &[17])], overlays: Vec::new() };
+        assert_golden(&Launch { disk: Some(disk), ..nano() }, include_str!("../tests/golden/inspect.txt"));
     }
 
     #[test]

@@ -164,8 +164,17 @@ impl Machine {
     /// # Errors
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn facts(&mut self) -> Result<Facts, HarnessError> {
-        let answer = self.wire.facts();
+        let answer = self.wire.facts(&Request::Facts, "facts");
         self.answered("facts", answer)
+    }
+
+    /// What the agent of a nano guest sees of the files on the machine's disk, of which nothing runs. All else is empty.
+    ///
+    /// # Errors
+    /// As [`Machine::ping`], and [`HarnessError::Agent`] if the disk cannot be mounted as it is.
+    pub fn disk_facts(&mut self) -> Result<Facts, HarnessError> {
+        let answer = self.wire.facts(&Request::DiskFacts, "disk facts");
+        self.answered("disk facts", answer)
     }
 
     /// Opens the relay in the guest: programs there may use `http://127.0.0.1:3128` as their proxy.

@@ -65,7 +65,8 @@ pub struct DiskSpec {
     pub base: Pinned,
     /// Sealed layers (qcow2), bottom up; read-only.
     pub layers: Vec<Pinned>,
-    /// Names of one or two new writable overlays, bottom up: `[a-z0-9-]`. The machine starts on the first; a second is
+    /// Names of up to two new writable overlays, bottom up: `[a-z0-9-]`. Without any, the machine cannot write to the disk, which
+    /// only a nano guest can do with. It starts on the first; a second is
     /// entered by [`crate::Machine::switch_overlay`].
     pub overlays: Vec<String>,
 }
@@ -161,8 +162,11 @@ impl MachineSpec {
             return bad("the kernel command line is too long or has control characters".into());
         }
         if let Some(disk) = &self.disk {
-            if !(1..=2).contains(&disk.overlays.len()) || !disk.overlays.iter().all(|name| is_name(name)) {
-                return bad("a disk has one or two overlays with names of a-z, 0-9 and -".into());
+            if disk.overlays.len() > 2 || !disk.overlays.iter().all(|name| is_name(name)) {
+                return bad("a disk has at most two overlays with names of a-z, 0-9 and -".into());
+            }
+            if disk.overlays.is_empty() && matches!(self.initrd, Initrd::Disk(_)) {
+                return bad("a machine that boots from its disk needs an overlay to write to".into());
             }
             if disk.overlays.len() == 2 && disk.overlays[0] == disk.overlays[1] {
                 return bad("the two overlays have the same name".into());

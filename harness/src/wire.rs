@@ -145,8 +145,12 @@ impl Wire {
         self.content(&Request::ReadFile { path: path.to_owned(), limit }, "readFile", limit)
     }
 
-    pub(crate) fn facts(&mut self) -> Result<guest::facts::Facts, WireError> {
-        let bytes = self.content(&Request::Facts, "facts", MAX_BYTES as u64)?;
+    pub(crate) fn facts(
+        &mut self,
+        request: &Request,
+        name: &'static str,
+    ) -> Result<guest::facts::Facts, WireError> {
+        let bytes = self.content(request, name, MAX_BYTES as u64)?;
         parse(&bytes).inspect_err(|_| self.state = State::Dead)
     }
 

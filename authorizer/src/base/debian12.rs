@@ -22,7 +22,7 @@ pub(super) const TOOLS: &[Tool] = &[
 
 /// The modules that a nano guest loads.
 pub(super) const NANO_MODULES: &[&str] =
-    &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng"];
+    &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic"];
 
 /// The packages, one a line; `#` begins a comment.
 pub(super) const PACKAGES: &str = include_str!("debian-12/packages");

@@ -64,7 +64,20 @@ impl Notes {
 /// # Errors
 /// `TooLarge` above [`MAX_BYTES`]; `System` if the accounts cannot be read.
 pub(crate) fn gather(root: &Root, sight: &Sight) -> Result<Vec<u8>, AgentError> {
-    let facts = look(root, sight)?;
+    written(look(root, sight)?)
+}
+
+/// The facts of a disk of which nothing runs, as JSON.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn gather_disk(disk: &Root) -> Result<Vec<u8>, AgentError> {
+    let mut notes = Notes::default();
+    let (facts, _) = on_disk(disk, &mut notes)?;
+    written(Facts { truncated: notes.0.into_iter().collect(), ..facts })
+}
+
+fn written(facts: Facts) -> Result<Vec<u8>, AgentError> {
     let json = serde_json::to_vec(&facts).map_err(|error| failure::system("write the facts down", error))?;
     if json.len() > MAX_BYTES {
         return Err(failure::too_large("the list of facts", MAX_BYTES as u64));
@@ -72,45 +85,51 @@ pub(crate) fn gather(root: &Root, sight: &Sight) -> Result<Vec<u8>, AgentError> 
     Ok(json)
 }
 
-fn look(root: &Root, sight: &Sight) -> Result<Facts, AgentError> {
-    let mut notes = Notes::default();
-    let disk = sight.disk.as_ref().unwrap_or(root);
+/// What the files of a disk tell; everything else is empty.
+fn on_disk(disk: &Root, notes: &mut Notes) -> Result<(Facts, Accounts), AgentError> {
     let accounts = Accounts::read(disk).map_err(|error| failure::system("read the accounts", error))?;
     for file in &accounts.malformed {
         notes.add(format!("users: {file} has lines that are not understood"));
     }
-    let walked = walk::whole_device(disk, &mut notes);
-    let mut found = Found::below(disk, &accounts, &mut notes);
+    let walked = walk::whole_device(disk, notes);
+    let found = Found::below(disk, &accounts, notes);
+    let facts = Facts {
+        setuid: walked.setuid,
+        capabilities: walked.capabilities,
+        attributes: walked.attributes,
+        world_writable: walked.world_writable,
+        users: users(&accounts, notes),
+        groups: groups(&accounts, notes),
+        authorized_keys: found.authorized_keys,
+        sudoers: found.sudoers,
+        sshd: found.sshd,
+        units: found.units,
+        cron: found.cron,
+        hooks: found.hooks,
+        ..Facts::default()
+    };
+    Ok((facts, accounts))
+}
+
+fn look(root: &Root, sight: &Sight) -> Result<Facts, AgentError> {
+    let mut notes = Notes::default();
+    let (mut facts, accounts) = on_disk(sight.disk.as_ref().unwrap_or(root), &mut notes)?;
     if sight.disk.is_some() {
         if !Accounts::read(root).is_ok_and(|seen| seen == accounts) {
             for list in ["users", "groups"] {
                 notes.add(format!("{list}: the accounts are others than on the disk"));
             }
         }
-        found.and(Found::below(root, &accounts, &mut notes), &mut notes);
+        Found::below(root, &accounts, &mut notes).add_to(&mut facts, &mut notes);
     }
     let proc = &sight.proc;
     let modules = modules(proc, &mut notes);
-    let mut facts = Facts {
-        listening: sockets::listening(proc, INIT, &mut notes),
-        setuid: walked.setuid,
-        capabilities: walked.capabilities,
-        world_writable: walked.world_writable,
-        users: users(&accounts, &mut notes),
-        groups: groups(&accounts, &mut notes),
-        authorized_keys: found.authorized_keys,
-        sudoers: found.sudoers,
-        sshd: found.sshd,
-        units: found.units,
-        cron: found.cron,
-        firewall: firewall(&modules, &mut notes),
-        modules,
-        hooks: found.hooks,
-        processes: processes::all(proc, &mut notes),
-        mounts: mounts::all(proc, INIT, &mut notes),
-        kernel_tainted: tainted(proc, &mut notes),
-        truncated: Vec::new(),
-    };
+    facts.listening = sockets::listening(proc, INIT, &mut notes);
+    facts.firewall = firewall(&modules, &mut notes);
+    facts.modules = modules;
+    facts.processes = processes::all(proc, &mut notes);
+    facts.mounts = mounts::all(proc, INIT, &mut notes);
+    facts.kernel_tainted = tainted(proc, &mut notes);
     facts.truncated = notes.0.into_iter().collect();
     Ok(facts)
 }

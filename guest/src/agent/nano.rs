@@ -1,10 +1,11 @@
-//! Nano mode: the agent is `/init` of a machine without a disk.
+//! Nano mode: the agent is `/init` of a machine that runs nothing of a disk. A disk that it has is looked at, never entered.
 //!
 //! Process 1 only prepares the machine and reaps what is orphaned; the agent proper is its child, so that waiting for any
 //! child here never takes the end of a command away from who started it.
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use super::{kmsg, power};
 
 /// Modules to load, one path a line, in this order.
 const MODULES: &str = "/modules.list";
+/// The disk to look at, and where it is mounted.
+const DISK: &str = "/dev/vda";
+const DISK_ROOT: &str = "/disk";
 /// How long the control port may take to appear.
 const PORT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -105,6 +109,17 @@ fn mount_on(kind: &str, folder: &str, flags: MountFlags, options: &str) -> Resul
         fs::create_dir(folder)?;
     }
     Ok(mount(kind, folder, kind, flags, &*CString::new(options)?)?)
+}
+
+/// The disk, mounted read-only. A journal that would have to be replayed is an error: the device cannot be written, and what a
+/// later boot makes of it would be another disk than the one that was looked at.
+pub(crate) fn disk() -> io::Result<Root> {
+    if !Path::new(DISK_ROOT).is_dir() {
+        fs::create_dir(DISK_ROOT)?;
+        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount(DISK, DISK_ROOT, "ext4", flags, None)?;
+    }
+    Root::open(DISK_ROOT)
 }
 
 fn load(module: &str) -> Result<(), Fatal> {

@@ -25,7 +25,7 @@ use super::port::Port;
 use super::relay::Relay;
 use super::root::{LastLink, Root};
 use super::sight::Sight;
-use super::{facts, freeze, power, steps};
+use super::{facts, freeze, nano, power, steps};
 
 /// Body of a `DATA` frame, in bytes.
 const CHUNK: usize = 128 * 1024;
@@ -182,13 +182,14 @@ impl<R: Read, W: Write> Conversation<R, W> {
                 output.broken.map_or(Ok(()), Err)?;
                 plain(applied.map(|outcome| Response::Applied { outcome }))
             }
-            Request::Facts => match facts::gather(&self.machine.root, &self.machine.sight) {
-                Ok(json) => {
-                    let sent = send(&mut self.to, id, json.as_slice(), u64::MAX, "facts")?;
-                    plain(sent.map(|(size, sha256)| Response::Sent { size, sha256 }))
-                }
-                Err(error) => Ok(Err(error)),
-            },
+            Request::Facts => {
+                let facts = facts::gather(&self.machine.root, &self.machine.sight);
+                self.send_facts(id, facts)
+            }
+            Request::DiskFacts => {
+                let facts = self.machine.disk().and_then(|disk| facts::gather_disk(&disk));
+                self.send_facts(id, facts)
+            }
             Request::Relay { open } => plain(self.machine.set_relay(open).map(|()| Response::Done)),
             Request::Freeze => {
                 plain(self.machine.on_root("freeze the root file system", |root| freeze::freeze(root)))
@@ -202,6 +203,22 @@ impl<R: Read, W: Write> Conversation<R, W> {
             }
             Request::PowerOff if self.machine.place == Place::Bench => Ok(Err(not_here())),
             Request::PowerOff => Ok(Ok(Answer::PowerOff)),
+        }
+    }
+}
+
+impl<R: Read, W: Write> Conversation<R, W> {
+    fn send_facts(
+        &mut self,
+        id: u32,
+        facts: Result<Vec<u8>, AgentError>,
+    ) -> Result<Result<Answer, AgentError>, Broken> {
+        match facts {
+            Ok(json) => {
+                let sent = send(&mut self.to, id, json.as_slice(), u64::MAX, "facts")?;
+                Ok(sent.map(|(size, sha256)| Answer::Plain(Response::Sent { size, sha256 })))
+            }
+            Err(error) => Ok(Err(error)),
         }
     }
 }
@@ -226,6 +243,13 @@ impl Machine {
             return Err(not_here());
         }
         action(&self.root).map(|()| Response::Done).map_err(|error| failure::system(doing, error))
+    }
+
+    fn disk(&self) -> Result<Root, AgentError> {
+        if self.place != Place::Guest(Mode::Nano) {
+            return Err(failure::bad_request("only a nano guest looks at a disk that it does not run"));
+        }
+        nano::disk().map_err(|error| failure::system("mount the disk read-only", error))
     }
 
     fn set_relay(&mut self, open: bool) -> Result<(), AgentError> {

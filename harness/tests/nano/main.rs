@@ -8,6 +8,7 @@ mod confinement;
 mod disk;
 mod failure;
 mod hostile;
+mod inspect;
 mod qemu;
 mod relay;
 mod remains;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use guest::facts::{SmallFile, UnitFile};
+use guest::facts::{Facts, SmallFile, UnitFile};
 
 use super::small_files::{Reader, Text};
 use super::{Notes, places, sshd, units};
@@ -41,21 +41,21 @@ impl Found {
         Self { sshd, authorized_keys, sudoers, cron, hooks, units }
     }
 
-    /// Adds what was found in another look at the same machine.
-    pub(super) fn and(&mut self, other: Self, notes: &mut Notes) {
-        unite("sshd", &mut self.sshd, other.sshd, notes);
+    /// Adds what was found to the facts of another look at the same machine.
+    pub(super) fn add_to(self, facts: &mut Facts, notes: &mut Notes) {
+        unite("sshd", &mut facts.sshd, self.sshd, notes);
         let lists = [
-            ("authorizedKeys", &mut self.authorized_keys, other.authorized_keys),
-            ("sudoers", &mut self.sudoers, other.sudoers),
-            ("cron", &mut self.cron, other.cron),
-            ("hooks", &mut self.hooks, other.hooks),
+            ("authorizedKeys", &mut facts.authorized_keys, self.authorized_keys),
+            ("sudoers", &mut facts.sudoers, self.sudoers),
+            ("cron", &mut facts.cron, self.cron),
+            ("hooks", &mut facts.hooks, self.hooks),
         ];
         for (name, list, other) in lists {
             unite(name, list, other, notes);
             list.sort();
         }
-        unite("units", &mut self.units, other.units, notes);
-        self.units.sort();
+        unite("units", &mut facts.units, self.units, notes);
+        facts.units.sort();
     }
 }
 

@@ -1,15 +1,17 @@
-//! One walk over the whole root device: files that give rights, and files that anyone may change.
+//! One walk over the whole root device: files that give rights, files that anyone may change, and extended attributes.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use guest::facts::{FileCapability, FileMode};
+use guest::facts::{FileAttribute, FileCapability, FileMode, MAX_ATTRIBUTE};
+use recipe_spec::digest::Sha256Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::Notes;
 use super::small_files::display;
+use crate::agent::escape::escaped;
 use crate::agent::root::{Kind, Root, list};
 use crate::agent::sight;
 
@@ -17,8 +19,10 @@ use crate::agent::sight;
 const MAX_WALKED: usize = 1_000_000;
 /// Names in one folder.
 const MAX_FOLDER: usize = 250_000;
-/// Longest value of `security.capability` (`VFS_CAP_REVISION_3` has 24 bytes).
-const MAX_CAPABILITY: usize = 64;
+/// Longest list of names, and longest value, that the kernel gives (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`, linux/limits.h).
+const MAX_XATTR: usize = 65_536;
+/// The attribute with a list of its own.
+const CAPABILITY: &[u8] = b"security.capability";
 
 const SETID: u32 = 0o6000;
 const STICKY: u32 = 0o1000;
@@ -29,6 +33,7 @@ const OTHERS_WRITE: u32 = 0o002;
 pub(super) struct Walked {
     pub(super) setuid: Vec<FileMode>,
     pub(super) capabilities: Vec<FileCapability>,
+    pub(super) attributes: Vec<FileAttribute>,
     pub(super) world_writable: Vec<FileMode>,
 }
 
@@ -45,7 +50,8 @@ pub(super) fn whole_device(root: &Root, notes: &mut Notes) -> Walked {
 }
 
 fn below(root: &Root, notes: &mut Notes) -> Walked {
-    let mut walk = Walk { found: Walked::default(), looked: 0 };
+    let mut walk =
+        Walk { found: Walked::default(), looked: 0, names: vec![0; MAX_XATTR], value: vec![0; MAX_XATTR] };
     let mut folders = vec![PathBuf::from("/")];
     while let Some(folder) = folders.pop() {
         match walk.folder(root, &folder, &mut folders, notes) {
@@ -64,6 +70,7 @@ fn below(root: &Root, notes: &mut Notes) -> Walked {
     let mut found = walk.found;
     found.setuid.sort();
     found.capabilities.sort();
+    found.attributes.sort();
     found.world_writable.sort();
     found
 }
@@ -71,6 +78,9 @@ fn below(root: &Root, notes: &mut Notes) -> Walked {
 struct Walk {
     found: Walked,
     looked: usize,
+    /// Room for the names of one file's attributes, and for one value.
+    names: Vec<u8>,
+    value: Vec<u8>,
 }
 
 impl Walk {
@@ -136,34 +146,60 @@ impl Walk {
         if kind != FileType::Symlink && mode & OTHERS_WRITE != 0 && !guarded {
             notes.push("worldWritable", &mut self.found.world_writable, as_fact());
         }
-        if kind == FileType::RegularFile {
-            match capability(folder, name) {
-                Ok(None) => {}
-                Ok(Some(value)) => {
-                    let fact = FileCapability { path: display(path), value: hex::encode(value) };
-                    notes.push("capabilities", &mut self.found.capabilities, fact);
-                }
-                Err(error) => notes.add(format!("capabilities: {}: {error}", display(path))),
+        if matches!(kind, FileType::RegularFile | FileType::Directory)
+            && let Err(error) = self.attributes(folder, name, path, notes)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            for list in ["capabilities", "attributes"] {
+                notes.add(format!("{list}: {}: {error}", display(path)));
             }
         }
         kind
     }
-}
 
-/// The file's `security.capability`. No call takes a folder and a name, so the file is opened: a way through `/proc/self/fd`
-/// would believe whoever mounts over `/proc`.
-fn capability(folder: &OwnedFd, name: &Path) -> io::Result<Option<Vec<u8>>> {
-    // NONBLOCK: nothing that was put in the file's place holds the agent.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    let mut value = [0; MAX_CAPABILITY];
-    match rustix::fs::fgetxattr(file, "security.capability", &mut value) {
-        Ok(count) => Ok(Some(value[..count].to_vec())),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-        Err(error) => Err(error.into()),
+    /// The extended attributes of a file or folder. No call takes a folder and a name, so it is opened: a way through
+    /// `/proc/self/fd` would believe whoever mounts over `/proc`.
+    fn attributes(
+        &mut self,
+        folder: &OwnedFd,
+        name: &Path,
+        path: &Path,
+        notes: &mut Notes,
+    ) -> io::Result<()> {
+        // NONBLOCK: nothing that was put in the file's place holds the agent.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+        let length = match rustix::fs::flistxattr(&file, &mut self.names[..]) {
+            Ok(length) => length,
+            Err(Errno::OPNOTSUPP) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let names: Vec<Vec<u8>> = self.names[..length]
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect();
+        for attribute in names {
+            let length = match rustix::fs::fgetxattr(&file, attribute.as_slice(), &mut self.value[..]) {
+                Ok(length) => length,
+                Err(Errno::NODATA) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let value = &self.value[..length];
+            if attribute == CAPABILITY {
+                let fact = FileCapability { path: display(path), value: hex::encode(value) };
+                notes.push("capabilities", &mut self.found.capabilities, fact);
+                continue;
+            }
+            let value = if length > MAX_ATTRIBUTE {
+                format!("sha256:{}", Sha256Digest::of(value))
+            } else {
+                hex::encode(value)
+            };
+            let fact = FileAttribute { path: display(path), name: escaped(&attribute), value };
+            notes.push("attributes", &mut self.found.attributes, fact);
+        }
+        Ok(())
     }
 }
 
@@ -218,6 +254,42 @@ mod tests {
         let found = below(&Root::open(folder.path()).unwrap(), &mut notes);
         let fact = FileCapability { path: "/ping".into(), value: hex::encode(value) };
         assert_eq!(found.capabilities, [fact]);
+        assert!(found.attributes.is_empty() && notes.0.is_empty(), "{notes:?}");
+    }
+
+    #[test]
+    fn other_attributes_of_files_and_folders_are_told_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("a")).unwrap();
+        fs::write(at("a/shadow"), "x").unwrap();
+        // Version 2; the owner and the group nothing, user 7 everything, mask, others nothing (linux/posix_acl_xattr.h).
+        let mut list = vec![2, 0, 0, 0];
+        for (tag, permissions, id) in
+            [(1u16, 6u16, u32::MAX), (2, 7, 7), (4, 0, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)]
+        {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(at("a/shadow"), "system.posix_acl_access", &list, flags).unwrap();
+        let long = vec![b'x'; MAX_ATTRIBUTE + 1];
+        rustix::fs::setxattr(at("a"), "user.long", &long, flags).unwrap();
+        let mut notes = Notes::default();
+        let found = below(&Root::open(folder.path()).unwrap(), &mut notes);
+        let fact = |path: &str, name: &str, value: String| FileAttribute {
+            path: path.into(),
+            name: name.into(),
+            value,
+        };
+        assert_eq!(
+            found.attributes,
+            [
+                fact("/a", "user.long", format!("sha256:{}", Sha256Digest::of(&long))),
+                fact("/a/shadow", "system.posix_acl_access", hex::encode(&list)),
+            ]
+        );
         assert!(notes.0.is_empty(), "{notes:?}");
     }
 }
