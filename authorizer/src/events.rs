@@ -24,6 +24,8 @@ pub enum Stage {
     ApplySite,
     /// The disk is flushed, the machine powered off, the layers hashed.
     Seal,
+    /// The sealed disk is looked at from outside, where nothing of it runs.
+    Inspect,
     /// The sealed disk boots afresh.
     BootSealed,
     /// The site's security tests.
@@ -56,6 +58,7 @@ impl Stage {
             Self::ApplyVo => "apply the VO's recipe",
             Self::ApplySite => "apply the site's recipes",
             Self::Seal => "seal the disk",
+            Self::Inspect => "look at the sealed disk from outside",
             Self::BootSealed => "boot the sealed disk afresh",
             Self::SecurityTests => "run the site's security tests",
             Self::FunctionTests => "run the VO's function tests",

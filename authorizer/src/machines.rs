@@ -11,8 +11,9 @@ use harness::arguments::MACHINE_TYPE;
 use harness::worker::{Entry, Workers};
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Exited, Forward,
-    HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Network, Origin, Output, Prefix, Probe, Qemu,
-    RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, SystemState, UserRange, fetch_download,
+    HarnessError, Initrd, Machine, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Origin, Output,
+    Prefix, Probe, Qemu, RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, SystemState, UserRange,
+    fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
 use recipe_spec::{Code, OriginName, Sha256Digest};
@@ -137,6 +138,17 @@ impl<'a> Machines<'a> {
         self.spawn(base, "test", disk, Network::Restricted { forwards: Vec::new() }, None, Some(limit))
     }
 
+    /// A nano guest that has a sealed disk to look at, and cannot write to it.
+    pub(crate) fn inspecting(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
+        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
+        let spec = MachineSpec {
+            initrd: Initrd::Nano(base.pinned(NANO_FILE)),
+            command_line: NANO_COMMAND_LINE.to_owned(),
+            ..self.spec(base, "inspect", disk, Network::None, None, Some(limit))
+        };
+        Ok(Machine::spawn(&self.qemu, spec)?)
+    }
+
     /// A machine that stays.
     ///
     /// # Errors
@@ -159,7 +171,20 @@ impl<'a> Machines<'a> {
         relay: Option<RelaySpec>,
         wall_clock: Option<Duration>,
     ) -> Result<Machine, Stopped> {
-        let spec = MachineSpec {
+        let spec = self.spec(base, name, disk, network, relay, wall_clock);
+        Ok(Machine::spawn(&self.qemu, spec)?)
+    }
+
+    fn spec(
+        &self,
+        base: &VerifiedBase,
+        name: &str,
+        disk: DiskSpec,
+        network: Network,
+        relay: Option<RelaySpec>,
+        wall_clock: Option<Duration>,
+    ) -> MachineSpec {
+        MachineSpec {
             name: name.to_owned(),
             kernel: base.pinned(KERNEL_FILE),
             initrd: Initrd::Disk(base.pinned(INITRD_FILE)),
@@ -172,8 +197,7 @@ impl<'a> Machines<'a> {
             confinement: confinement(self.site),
             run_dir: self.folder.join(name),
             limits: MachineLimits { wall_clock, ..MachineLimits::STANDARD },
-        };
-        Ok(Machine::spawn(&self.qemu, spec)?)
+        }
     }
 
     fn declared_origins(&self, declared: &[OriginName]) -> Result<Vec<Origin>, Stopped> {

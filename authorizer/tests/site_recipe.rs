@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use authorizer::intake::read_folder;
-use authorizer::suite::{self, SuiteConfig, TestResult};
+use authorizer::suite::{self, DiskSeen, LOADER_CACHE, Seen, SuiteConfig, TestResult};
+use disk::Comparison;
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, Initrd, Machine, MachineLimits,
-    MachineSpec, Network, Output, Pinned, Qemu, StepOutcome,
+    MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, StepOutcome,
 };
 use recipe_spec::manifest::DECLARED_FILE;
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
@@ -120,10 +121,56 @@ fn run(machine: &mut Machine, script: &str) -> String {
     said
 }
 
-fn judge(now: &Facts) -> Vec<TestResult> {
+/// A disk as it was seen from outside.
+struct Outside {
+    files: Facts,
+    comparison: Comparison,
+    base_paths: Vec<String>,
+    loader_cache: Vec<u8>,
+}
+
+/// Looks at the disk: by a clean guest, and by the host.
+fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
+    let base = base();
+    let disk = DiskSpec { base: pinned(base.join("disk.qcow2")), layers, overlays: Vec::new() };
+    let mut files = disk.open().unwrap();
+    let start = Instant::now();
+    let (comparison, base_paths) =
+        disk::compare_and_list(&files.remove(0), &files, &disk::Limits::default()).unwrap();
+    eprintln!(
+        "{} of {} files changed, compared in {:?}",
+        comparison.changes.len(),
+        comparison.files,
+        start.elapsed()
+    );
+    let spec = MachineSpec {
+        name: name.to_owned(),
+        kernel: pinned(base.join("vmlinuz")),
+        initrd: Initrd::Nano(pinned(base.join("nano.cpio"))),
+        command_line: NANO_COMMAND_LINE.to_owned(),
+        memory_mib: 256,
+        disk: Some(disk),
+        network: Network::None,
+        relay: None,
+        accelerator: Accelerator::Tcg,
+        confinement: Confinement::standard(),
+        run_dir: folder.join(name),
+        limits: MachineLimits::STANDARD,
+    };
+    let mut machine = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();
+    machine.wait_hello(TIME).unwrap();
+    let files = machine.disk_facts().unwrap();
+    let loader_cache = machine.read_disk_file(LOADER_CACHE.0, LOADER_CACHE.1).unwrap();
+    Outside { files, comparison, base_paths, loader_cache }
+}
+
+fn judge(live: &Facts, outside: &Outside) -> Vec<TestResult> {
     let before: Facts = serde_json::from_slice(&std::fs::read(base().join("facts.json")).unwrap()).unwrap();
     let config = std::fs::read_to_string(repository("site-recipes/suites/baseline.toml")).unwrap();
-    let results = suite::judge(now, &before, &vo(), &[&baseline()], &SuiteConfig::parse(&config).unwrap());
+    let Outside { files, comparison, base_paths, loader_cache } = outside;
+    let disk = DiskSeen { comparison, base_paths, loader_cache: Some(loader_cache) };
+    let seen = Seen { live, files, disk };
+    let results = suite::judge(&seen, &before, &vo(), &[&baseline()], &SuiteConfig::parse(&config).unwrap());
     for result in results.iter().filter(|result| !result.passed()) {
         eprintln!("{}: {:#?}", result.name, result.detail);
     }
@@ -156,6 +203,10 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     run(&mut building, "grep -q '^careless:!:' /etc/shadow && userdel careless");
     let layer = building.power_off(TIME).unwrap().overlays.remove(0);
 
+    let outside = inspect(vec![pinned(layer.clone())], "inspect", folder.path());
+    for change in &outside.comparison.changes {
+        eprintln!("{:?} {}", change.what(), change.path);
+    }
     let mut fresh = boot("fresh", vec![pinned(layer.clone())], folder.path());
     let facts = fresh.facts().unwrap();
     let rules = run(&mut fresh, "nft list ruleset");
@@ -165,11 +216,11 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     assert!(run(&mut fresh, "auditctl -l").contains("/etc/passwd"));
     let identity = |machine: &mut Machine| run(machine, "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub");
     let first_identity = identity(&mut fresh);
-    assert_eq!(failed(&judge(&facts)), [""; 0]);
+    assert_eq!(failed(&judge(&facts, &outside)), [""; 0]);
     drop(fresh);
 
     // The same disk with what a hostile recipe leaves: each check that should speak does.
-    let mut hostile = boot("hostile", vec![pinned(layer)], folder.path());
+    let mut hostile = boot("hostile", vec![pinned(layer.clone())], folder.path());
     assert_ne!(first_identity, identity(&mut hostile));
     run(
         &mut hostile,
@@ -185,10 +236,17 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
          systemctl disable nftables\n\
          printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/x.service\n\
          sed -i /careless/d /etc/group\n\
+         setcap cap_net_raw+ep /usr/local/bin/x 2>/dev/null; setfattr -n trusted.x -v 1 /etc/shadow\n\
+         cp /bin/true /usr/local/sbin/ls && sed -i 's/ELF/ELF/' /usr/bin/true && echo x >>/usr/bin/sync\n\
+         chgrp nogroup /etc && echo x >>/etc/nanorc && echo x >/etc/security/limits.d/x.conf && mknod /srv/disk b 254 0\n\
+         printf hidden | dd of=/dev/vda bs=1 seek=100 conv=notrunc 2>/dev/null; sync\n\
          (exec 3<>/dev/null; perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>4444) or die; sleep 600' >/dev/null 2>&1 &)\n\
          sleep 2",
     );
-    let results = judge(&hostile.facts().unwrap());
+    let live = hostile.facts().unwrap();
+    let left = hostile.power_off(TIME).unwrap().overlays.remove(0);
+    let outside = inspect(vec![pinned(layer), pinned(left)], "inspect-hostile", folder.path());
+    let results = judge(&live, &outside);
     let failed = failed(&results);
     for check in [
         "listening",
@@ -203,6 +261,11 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
         "world-writable",
         "hooks",
         "site-recipe",
+        "attributes",
+        "programs",
+        "configuration",
+        "ownership",
+        "outside",
     ] {
         assert!(failed.contains(&check), "{check} passed: {failed:?}");
     }

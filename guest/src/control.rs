@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the control port: `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT: &str = "org.countersign.control";
+/// Where a nano guest mounts the disk that it looks at.
+pub const DISK_MOUNT: &str = "/disk";
 /// The version of this protocol; both sides must have the same.
 pub const PROTOCOL: u32 = 1;
 

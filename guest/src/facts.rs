@@ -39,6 +39,7 @@ pub struct Facts {
     pub capabilities: Vec<FileCapability>,
     /// All other extended attributes of files and folders on the root file system: access control lists (`system.posix_acl_*`),
     /// `user.*`, `trusted.*`, and what else there may be.
+    #[serde(deserialize_with = "list")]
     pub attributes: Vec<FileAttribute>,
     /// World-writable files, and world-writable directories without the sticky bit, on the root file system (not links).
     #[serde(deserialize_with = "list")]
@@ -46,7 +47,7 @@ pub struct Facts {
     /// `/etc/passwd` joined with `/etc/shadow`.
     #[serde(deserialize_with = "list")]
     pub users: Vec<User>,
-    /// `/etc/group`.
+    /// `/etc/group` joined with `/etc/gshadow`.
     #[serde(deserialize_with = "groups")]
     pub groups: Vec<Group>,
     /// Every `authorized_keys` and `authorized_keys2` file in any account's home or named by sshd_config.
@@ -189,9 +190,14 @@ pub struct Group {
     pub name: String,
     /// Group id.
     pub gid: u32,
-    /// Supplementary members, sorted.
+    /// Supplementary members of `/etc/group` and `/etc/gshadow`, sorted.
     #[serde(deserialize_with = "list")]
     pub members: Vec<String>,
+    /// What its password field says: who knows the password becomes a member (newgrp(1)).
+    pub password: Password,
+    /// Who may add members, in the order of the file.
+    #[serde(deserialize_with = "list")]
+    pub administrators: Vec<String>,
 }
 
 /// A small text file of interest.
@@ -263,7 +269,7 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T
 }
 
 fn groups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Group>, D::Error> {
-    from.deserialize_seq(Bounded { weight: |group: &Group| 1 + group.members.len() })
+    from.deserialize_seq(Bounded { weight: |group: &Group| 1 + group.members.len() + group.administrators.len() })
 }
 
 /// Reads a list until its elements weigh more than [`MAX_ENTRIES`].

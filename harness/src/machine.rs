@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use guest::control::{Exec, Exited, Hello, Mode, Request, StepOutcome};
+use guest::control::{DISK_MOUNT, Exec, Exited, Hello, Mode, Request, StepOutcome};
 use guest::facts::Facts;
 use recipe_spec::manifest::StepKind;
 use serde_json::{Value, json};
@@ -175,6 +175,15 @@ impl Machine {
     pub fn disk_facts(&mut self) -> Result<Facts, HarnessError> {
         let answer = self.wire.facts(&Request::DiskFacts, "disk facts");
         self.answered("disk facts", answer)
+    }
+
+    /// Reads a regular file of at most `limit` bytes on the disk that [`Machine::disk_facts`] has mounted. A folder on the way that
+    /// is a link leads into the guest's own root, where nothing lies.
+    ///
+    /// # Errors
+    /// As [`Machine::read_file`].
+    pub fn read_disk_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, HarnessError> {
+        self.read_file(&format!("{DISK_MOUNT}{path}"), limit)
     }
 
     /// Opens the relay in the guest: programs there may use `http://127.0.0.1:3128` as their proxy.

@@ -1,12 +1,13 @@
 //! What a machine is to be.
 
+use std::fs::File;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accelerator::Accelerator;
-use crate::artifact::Pinned;
+use crate::artifact::{Part, Pinned, open_disk};
 use crate::confinement::Confinement;
 use crate::error::HarnessError;
 use crate::origin::RelayPolicy;
@@ -69,6 +70,20 @@ pub struct DiskSpec {
     /// only a nano guest can do with. It starts on the first; a second is
     /// entered by [`crate::Machine::switch_overlay`].
     pub overlays: Vec<String>,
+}
+
+impl DiskSpec {
+    /// Base and layers, bottom up: opened read-only, and each checked through the descriptor that is given.
+    ///
+    /// # Errors
+    /// [`HarnessError::BaseMismatch`], [`HarnessError::LayerMismatch`]; what cannot be opened.
+    pub fn open(&self) -> Result<Vec<File>, HarnessError> {
+        let layers = self.layers.iter().map(|layer| (layer, Part::Layer));
+        std::iter::once((&self.base, Part::Base))
+            .chain(layers)
+            .map(|(pinned, part)| open_disk(pinned, part))
+            .collect()
+    }
 }
 
 /// The network card of a machine.

@@ -36,6 +36,9 @@ pub enum Shortcoming {
         /// Those that did not pass, `suite/name`; empty if there were none at all.
         names: Vec<String>,
     },
+    /// Nobody looked at the disk from outside.
+    #[error("the sealed disk was not looked at from outside")]
+    Disk,
     /// The scan asks for a review, and nobody reviewed it.
     #[error("the scan asks for a person's review, and there is none")]
     Review,
@@ -67,7 +70,8 @@ impl Shortcoming {
     /// The code of the refusal.
     pub fn code(&self) -> Code {
         match self {
-            Self::Tests { .. } => Code::TestFailed,
+            // Skipped is not passed.
+            Self::Tests { .. } | Self::Disk => Code::TestFailed,
             Self::Review => Code::ReviewNeeded,
             Self::Crl => Code::CrlMissing,
             Self::Layers => Code::LayerMismatch,
@@ -140,6 +144,9 @@ fn suffices(predicate: &AuthorizationPredicate) -> Result<(), Shortcoming> {
     }
     if predicate.scan.decision == ScanDecision::Review && predicate.reviews.is_empty() {
         return Err(Shortcoming::Review);
+    }
+    if predicate.disk.is_none() {
+        return Err(Shortcoming::Disk);
     }
     if predicate.crls.is_empty() {
         return Err(Shortcoming::Crl);

@@ -117,7 +117,7 @@ fn predicate() -> AuthorizationPredicate {
             LayerEvidence { role: LayerRole::Site, key: digest("key 2"), sha256: digest("layer 2") },
         ],
         template: None,
-        disk: None,
+        disk: Some(DiskEvidence { changes: DigestSet { sha256: digest("changes") } }),
         tests: vec![
             test(TestSuite::Site, "listening sockets", 412),
             test(TestSuite::Vo, "serves the page", 1000),
@@ -224,6 +224,7 @@ fn shortcomings() -> Vec<(Code, AuthorizationPredicate)> {
         short(Code::TestFailed, &|predicate| predicate.tests.clear()),
         short(Code::TestFailed, &|predicate| predicate.tests[0].result = TestVerdict::Failed),
         short(Code::TestFailed, &|predicate| predicate.tests[1].result = TestVerdict::Skipped),
+        short(Code::TestFailed, &|predicate| predicate.disk = None),
         short(Code::ReviewNeeded, &|predicate| predicate.scan.decision = ScanDecision::Review),
         short(Code::CrlMissing, &|predicate| predicate.crls.clear()),
         short(Code::LayerMismatch, &|predicate| predicate.layers.clear()),

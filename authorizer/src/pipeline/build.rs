@@ -65,8 +65,17 @@ pub struct Sealed {
 }
 
 impl Sealed {
+    /// The disk as machines get it, with these new overlays on top.
+    pub(super) fn disk(&self, overlays: &[&str]) -> DiskSpec {
+        DiskSpec {
+            base: self.base.pinned(DISK_FILE),
+            layers: self.pinned_layers(),
+            overlays: overlays.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
     /// The layers, bottom up, each with the digest that a launch checks.
-    pub(super) fn pinned_layers(&self) -> Vec<Pinned> {
+    fn pinned_layers(&self) -> Vec<Pinned> {
         self.layers.iter().map(|layer| Pinned::new(&layer.path, layer.sha256)).collect()
     }
 }

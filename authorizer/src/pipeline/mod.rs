@@ -1,10 +1,11 @@
 //! The pipeline on one screen: each stage takes the last one's evidence and gives its own, so none can be skipped.
 //!
 //! ```text
-//! Intake → VerifiedRecipe → NotRevoked → ScannedRecipe → Sealed → Tested → Authorization
+//! Intake → VerifiedRecipe → NotRevoked → ScannedRecipe → Sealed → Inspected → Tested → Authorization
 //! ```
 
 mod build;
+mod inspect;
 mod revocation;
 mod scan;
 mod sign;
@@ -29,6 +30,7 @@ use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 
 pub use build::{AppliedStep, Layer, Sealed};
+pub use inspect::Inspected;
 
 pub use revocation::{CLOCK_HINT, NotRevoked, ask_at_least, check_clock};
 pub use scan::ScannedRecipe;
@@ -102,7 +104,8 @@ pub fn authorize(
         Ok((base, machines))
     })?;
     let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
-    let tested = trial::run(sealed, site, &machines, journal)?;
+    let inspected = inspect::inspect(sealed, site, &machines, journal)?;
+    let tested = trial::run(inspected, site, &machines, journal)?;
     let current = journal.stage(
         Stage::RevocationAgain,
         |c: &Clear| format!("number {}", c.number),

@@ -12,8 +12,9 @@ use signer::Signer;
 use super::Authorized;
 use super::trial::Tested;
 use crate::authorization::{
-    self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, LayerEvidence, RecipeEvidence,
-    ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence, TestEvidence, TestSuite, TestVerdict,
+    self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, DiskEvidence, LayerEvidence,
+    RecipeEvidence, ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence, TestEvidence, TestSuite,
+    TestVerdict,
 };
 use crate::ledger::Ledger;
 use crate::machines::Machines;
@@ -43,6 +44,8 @@ struct Evidence {
     build: Vec<u8>,
     tests: Vec<u8>,
     facts: Vec<u8>,
+    files: Vec<u8>,
+    disk: Vec<u8>,
 }
 
 /// What the site decided by: its policy and the configuration of its tests.
@@ -81,6 +84,8 @@ pub(super) fn countersign(
         build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
+        files: tested.disk.files.clone(),
+        disk: tested.disk.changes.clone(),
     };
     let signer = verified.signer();
     let not_after = now.plus_seconds(site.config().policy.authorization_seconds());
@@ -119,12 +124,17 @@ pub(super) fn countersign(
             .map(|layer| LayerEvidence { role: layer.role, key: layer.key, sha256: layer.sha256 })
             .collect(),
         template: None,
-        disk: None,
+        disk: Some(DiskEvidence { changes: digest_of(&evidence.disk) }),
         tests: tested.tests.iter().map(test_evidence).collect(),
-        evidence: [("build", &evidence.build), ("tests", &evidence.tests), ("facts", &evidence.facts)]
-            .into_iter()
-            .map(|(name, bytes)| (name.to_owned(), digest_of(bytes)))
-            .collect(),
+        evidence: [
+            ("build", &evidence.build),
+            ("tests", &evidence.tests),
+            ("facts", &evidence.facts),
+            ("files", &evidence.files),
+        ]
+        .into_iter()
+        .map(|(name, bytes)| (name.to_owned(), digest_of(bytes)))
+        .collect(),
         pattern: None,
         crls: vec![CrlEvidence {
             issuer: site.id().to_string(),
@@ -216,13 +226,15 @@ impl Signed {
         for (path, file) in verified.recipe().payload().iter() {
             add(format!("{RECIPE_FOLDER}/{path}"), &file.bytes, file.executable)?;
         }
-        let Evidence { scan, policy, build, tests, facts } = &self.evidence;
+        let Evidence { scan, policy, build, tests, facts, files: seen, disk } = &self.evidence;
         for (name, bytes) in [
             ("scan.jsonl", scan),
             ("policy.json", policy),
             ("build.json", build),
             ("tests.json", tests),
             ("facts.json", facts),
+            ("files.json", seen),
+            ("disk.jsonl", disk),
         ] {
             add(format!("{EVIDENCE_FOLDER}/{name}"), bytes, false)?;
         }

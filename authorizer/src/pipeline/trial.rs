@@ -1,32 +1,40 @@
 //! The sealed disk, booted afresh: the site's security tests, then the VO's function tests.
 //!
 //! No process of the build lives here. The site's tests judge facts of the static agent, before any command of the VO
-//! is run.
+//! is run, and what was seen of the disk before it ran at all.
 
 use crl::Clear;
-use harness::{DiskSpec, HarnessError, Machine};
+use harness::{HarnessError, Machine};
 use recipe_spec::{Code, Sha256Digest, Timestamp};
 
 use super::build::Sealed;
+use super::inspect::Inspected;
 use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
 use super::site_recipes;
 
-use crate::base::DISK_FILE;
 use crate::events::Stage;
 use crate::journal::Journal;
 use crate::machines::{Machines, await_running, run_function_tests};
 use crate::site::Site;
 use crate::stopped::Stopped;
-use crate::suite::{self, TestResult};
+use crate::suite::{self, Seen, TestResult};
 
 /// A sealed disk that passed every test.
 #[derive(Debug)]
 pub struct Tested {
     pub(super) sealed: Sealed,
+    pub(super) disk: DiskReport,
     pub(super) tests: Vec<TestResult>,
     pub(super) facts: Vec<u8>,
     /// What the site's tests were configured by.
     pub(super) suite: Sha256Digest,
+}
+
+/// What was seen of a sealed disk, as it goes into the evidence.
+#[derive(Debug)]
+pub(super) struct DiskReport {
+    pub(super) changes: Vec<u8>,
+    pub(super) files: Vec<u8>,
 }
 
 impl Tested {
@@ -44,23 +52,19 @@ impl Tested {
 
 /// Boots the sealed disk and runs both suites in it.
 pub(super) fn run(
-    sealed: Sealed,
+    inspected: Inspected,
     site: &Site,
     machines: &Machines<'_>,
     journal: &mut Journal<'_>,
 ) -> Result<Tested, Stopped> {
+    let sealed = &inspected.sealed;
     let recipe = sealed.scanned.clear().verified().recipe();
     let (config, suite) = site_recipes::suite(site)?;
     let mut machine = journal.stage(
         Stage::BootSealed,
         |_: &Machine| machines.described(),
         |journal| {
-            let disk = DiskSpec {
-                base: sealed.base.pinned(DISK_FILE),
-                layers: sealed.pinned_layers(),
-                overlays: vec!["test".into()],
-            };
-            let mut machine = machines.testing(&sealed.base, disk)?;
+            let mut machine = machines.testing(&sealed.base, sealed.disk(&["test"]))?;
             journal.cold_boot();
             await_running(&mut machine, site, journal)?;
             Ok(machine)
@@ -71,8 +75,9 @@ pub(super) fn run(
         |(_, results): &(_, Vec<_>)| passed(results),
         |journal| {
             let facts = machine.facts().map_err(unseen)?;
+            let seen = Seen { live: &facts, files: &inspected.files, disk: inspected.disk() };
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
-            let results = suite::judge(&facts, sealed.base.facts(), recipe, &site_recipes, &config);
+            let results = suite::judge(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
             all_passed(&results)?;
             Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
@@ -90,7 +95,10 @@ pub(super) fn run(
     )?;
     tests.extend(of_vo);
     drop(machine);
-    Ok(Tested { sealed, tests, facts, suite })
+    let Inspected { sealed, files, comparison, .. } = inspected;
+    let files = serde_json::to_vec(&files).map_err(Stopped::internal)?;
+    let disk = DiskReport { changes: comparison.to_json_lines(), files };
+    Ok(Tested { sealed, disk, tests, facts, suite })
 }
 
 /// A machine of which the agent cannot tell the facts was not tested, and skipped is not passed.

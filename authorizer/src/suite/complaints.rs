@@ -17,10 +17,15 @@ pub(super) struct Complaints {
 impl Complaints {
     /// Adds a finding: the object, what is wrong with it, and what to do.
     pub(super) fn add(&mut self, object: &str, problem: impl Display, remedy: &str) {
+        let line = format!("{}: {problem}; {remedy}", shown(object));
+        // Each sight of the same file says the same.
+        if self.lines.contains(&line) {
+            return;
+        }
         if self.lines.len() == MAX_LINES {
             self.more += 1;
         } else {
-            self.lines.push(format!("{}: {problem}; {remedy}", shown(object)));
+            self.lines.push(line);
         }
     }
 

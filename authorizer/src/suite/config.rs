@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::checks::{
-    GroupsConfig, HooksConfig, KernelConfig, ListeningConfig, ModulesConfig, PathsConfig, SshdConfig,
-    UnitsConfig,
+    AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig, ListeningConfig,
+    ModulesConfig, PathsConfig, ProgramsConfig, SshdConfig, UnitsConfig,
 };
 
 /// One suite: a table for each check that has something to set. Every table must be there, so that a forgotten
@@ -16,6 +16,8 @@ pub struct SuiteConfig {
     pub listening: ListeningConfig,
     /// Setuid and setgid files, and files with capabilities.
     pub setuid: PathsConfig,
+    /// Extended attributes.
+    pub attributes: AttributesConfig,
     /// Privileged groups.
     pub groups: GroupsConfig,
     /// The SSH server's settings.
@@ -30,6 +32,12 @@ pub struct SuiteConfig {
     pub world_writable: PathsConfig,
     /// Files that boot or a login runs.
     pub hooks: HooksConfig,
+    /// Programs and libraries of the base.
+    pub programs: ProgramsConfig,
+    /// Files below `/etc`.
+    pub configuration: ConfigurationConfig,
+    /// Owners and modes of the base's files.
+    pub ownership: PathsConfig,
     /// The kernel itself.
     pub kernel: KernelConfig,
 }

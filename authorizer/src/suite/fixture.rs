@@ -1,14 +1,20 @@
 //! Machines and recipes for the checks' tests.
 
+use disk::{Change, Comparison, Kind, Node, Outside};
 use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
 
-use super::{SuiteConfig, TestResult, judge};
+use super::{DiskSeen, Seen, SuiteConfig, TestResult, judge};
 
 /// A machine under test and the base it came from.
 pub(super) struct Machine {
     pub(super) base: Facts,
     pub(super) now: Facts,
+    /// Its disk as a clean guest sees it, if that is anything else.
+    pub(super) files: Option<Facts>,
+    pub(super) disk: Comparison,
+    pub(super) base_paths: Vec<String>,
+    pub(super) loader_cache: Option<Vec<u8>>,
 }
 
 impl Machine {
@@ -23,13 +29,18 @@ impl Machine {
         };
         let sshd = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitEmptyPasswords no\n";
         let now = Facts { sshd: vec![small_file("/etc/ssh/sshd_config", sshd)], ..base.clone() };
-        Self { base, now }
+        let disk = Comparison { files: 1, changes: Vec::new(), outside: Outside::Equal };
+        Self { base, now, files: None, disk, base_paths: Vec::new(), loader_cache: None }
     }
 
     /// Judges with the baseline suite; the recipes are given as what follows `[recipe]`.
     pub(super) fn judge(&self, vo: &str, site: &str) -> Vec<TestResult> {
         let config = SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap();
-        judge(&self.now, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
+        let files = self.files.as_ref().unwrap_or(&self.now);
+        let loader_cache = self.loader_cache.as_deref();
+        let disk = DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, loader_cache };
+        let seen = Seen { live: &self.now, files, disk };
+        judge(&seen, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
     }
 
     fn result(&self, check: &str, vo: &str, site: &str) -> TestResult {
@@ -72,6 +83,27 @@ pub(super) fn file_mode(path: &str, mode: u32, kind: &str) -> FileMode {
     FileMode { path: path.to_owned(), mode, uid: 0, gid: 0, kind: kind.to_owned() }
 }
 
+/// A regular file with this content.
+pub(super) fn node(text: &str) -> Node {
+    Node {
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size: text.len() as u64,
+        sha256: Some(Sha256Digest::of(text.as_bytes())),
+        target: None,
+        device: None,
+        links: 1,
+        flags: 0,
+        attributes: Default::default(),
+    }
+}
+
+pub(super) fn change(path: &str, before: Option<Node>, after: Option<Node>) -> Change {
+    Change { path: path.to_owned(), before, after }
+}
+
 pub(super) fn user(name: &str, uid: u32) -> User {
     User {
         name: name.to_owned(),
@@ -84,7 +116,13 @@ pub(super) fn user(name: &str, uid: u32) -> User {
 }
 
 pub(super) fn group(name: &str, gid: u32, members: &[&str]) -> Group {
-    Group { name: name.to_owned(), gid, members: members.iter().map(|&member| member.to_owned()).collect() }
+    Group {
+        name: name.to_owned(),
+        gid,
+        members: members.iter().map(|&member| member.to_owned()).collect(),
+        password: Password::Locked,
+        administrators: Vec::new(),
+    }
 }
 
 pub(super) fn small_file(path: &str, text: &str) -> SmallFile {

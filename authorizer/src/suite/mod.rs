@@ -1,5 +1,5 @@
-//! The site's security tests: what the static agent saw of a freshly booted machine, judged against the pristine
-//! base and what the recipes declare.
+//! The site's security tests: what the static agent saw of a freshly booted machine, what a clean guest saw of its disk, and
+//! what the host found changed on it, judged against the pristine base and what the recipes declare.
 //!
 //! Everything here is a pure function. One check is one module with its own configuration; a check passes only if
 //! it has nothing to say. Facts are evidence from a hostile guest: a list that was cut never passes, and every
@@ -16,19 +16,23 @@ mod fixture;
 
 use std::time::Instant;
 
+use disk::Comparison;
 use guest::facts::Facts;
 use recipe_spec::Recipe;
 use serde::{Deserialize, Serialize};
 
 pub use checks::{
-    AllowedSocket, GroupsConfig, HooksConfig, KernelConfig, ListeningConfig, ModulesConfig, PathsConfig,
-    SshdConfig, UnitsConfig,
+    AllowedSocket, AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig,
+    ListeningConfig, ModulesConfig, PathsConfig, ProgramsConfig, SshdConfig, UnitsConfig,
 };
 pub use config::{SuiteConfig, SuiteConfigError};
 pub use declarations::Declarations;
 pub use pattern::{Pattern, PatternError};
 
-use checks::CHECKS;
+use checks::{CHECKS, Sees};
+
+/// A file that is judged by its content, and the longest that is read of it, in bytes.
+pub const LOADER_CACHE: (&str, u64) = (checks::loader_cache::PATH, checks::loader_cache::MAX_BYTES);
 use complaints::Complaints;
 
 /// Name of the suite in evidence.
@@ -69,27 +73,52 @@ impl TestResult {
     }
 }
 
-/// Runs every check. `now` is the machine under test, freshly booted from its sealed disk; `base` the pristine base,
-/// freshly booted; `vo` the recipe under test and `site` the site's recipes in the order they were applied.
+/// What was seen of a machine under test.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The machine, freshly booted from its sealed disk.
+    pub live: &'a Facts,
+    /// Its disk, as a nano guest sees it that runs nothing of it.
+    pub files: &'a Facts,
+    /// Its disk, as the host sees it without mounting it.
+    pub disk: DiskSeen<'a>,
+}
+
+/// A sealed disk as the host sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSeen<'a> {
+    /// What differs from the base.
+    pub comparison: &'a Comparison,
+    /// Every path of the base.
+    pub base_paths: &'a [String],
+    /// The content of [`LOADER_CACHE`], if it could be read.
+    pub loader_cache: Option<&'a [u8]>,
+}
+
+/// Runs every check. `base` is the pristine base, freshly booted; `vo` the recipe under test and `site` the site's recipes in
+/// the order they were applied.
 ///
-/// The result holds every check exactly once, in a fixed order.
+/// The result holds every check exactly once, in a fixed order. A check of files passes only if it passes on each sight of them.
 #[must_use]
 pub fn judge(
-    now: &Facts,
+    seen: &Seen<'_>,
     base: &Facts,
     vo: &Recipe,
     site: &[&Recipe],
     config: &SuiteConfig,
 ) -> Vec<TestResult> {
     let declared = Declarations::of(vo, site);
-    let evidence = Evidence { now, base, declared: &declared };
     CHECKS
         .iter()
         .map(|check| {
             let start = Instant::now();
             let mut complaints = Complaints::default();
+            let sights: &[_] = match check.sees {
+                Sees::Machine | Sees::Changes => &[(seen.live, "this machine")],
+                Sees::Files => &[(seen.live, "this machine"), (seen.files, "its disk")],
+            };
             for list in check.lists {
-                for (facts, whose) in [(now, "this machine"), (base, "the base")] {
+                for (facts, whose) in sights.iter().chain(&[(base, "the base")]) {
                     if facts.truncated.iter().any(|cut| cut.split(':').next() == Some(list)) {
                         complaints.add(
                             list,
@@ -99,7 +128,10 @@ pub fn judge(
                     }
                 }
             }
-            (check.run)(&evidence, config, &mut complaints);
+            for (now, _) in sights {
+                let evidence = Evidence { now, base, declared: &declared, disk: seen.disk };
+                (check.run)(&evidence, config, &mut complaints);
+            }
             let detail = complaints.into_lines();
             TestResult {
                 suite: SUITE.to_owned(),
@@ -120,9 +152,11 @@ pub const fn count() -> usize {
 
 /// What a check looks at.
 struct Evidence<'a> {
+    /// One sight of the machine.
     now: &'a Facts,
     base: &'a Facts,
     declared: &'a Declarations,
+    disk: DiskSeen<'a>,
 }
 
 #[cfg(test)]
@@ -153,6 +187,7 @@ mod tests {
                 for cut in [(*list).to_owned(), format!("{list}: /etc/x: permission denied")] {
                     let mut machine = Machine::base();
                     machine.now.truncated.push(cut.clone());
+                    machine.files = Some(machine.now.clone());
                     let results = machine.judge("", "");
                     let failed = |name| results.iter().any(|result| result.name == name && !result.passed());
                     assert!(failed(check.name), "{cut}, and {} passed", check.name);
@@ -160,6 +195,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_only_one_sight_of_the_files_shows_fails_too() {
+        let mut machine = Machine::base();
+        machine.files = Some(machine.now.clone());
+        machine.passes("setuid", "", "");
+        machine.files.as_mut().unwrap().setuid.push(fixture::file_mode("/opt/x", 0o4755, "file"));
+        machine.fails("setuid", "", "", "/opt/x");
+        std::mem::swap(&mut machine.now, machine.files.as_mut().unwrap());
+        machine.fails("setuid", "", "", "/opt/x");
+        let lines = machine.judge("", "");
+        let setuid = lines.iter().find(|result| result.name == "setuid").unwrap();
+        assert_eq!(setuid.detail.len(), 1, "told once: {:?}", setuid.detail);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Patterns of the configuration: text in which `*` stands for anything but `/`.
+//! Patterns of the configuration: text in which `*` stands for anything but `/`, and `/**` at the end for all that lies below.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,9 @@ pub struct Pattern(String);
 
 /// Why text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` allows everything, or nothing that exists")]
+#[error(
+    "`{0}` allows everything or nothing that exists, or has `**` elsewhere than at the end of a plain folder"
+)]
 pub struct PatternError(String);
 
 /// Most stars in a pattern: matching is quadratic at worst.
@@ -19,6 +21,9 @@ impl Pattern {
     /// True if the whole text fits.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
+        if let Some(folder) = self.0.strip_suffix("**") {
+            return text.len() > folder.len() && text.starts_with(folder);
+        }
         let mut pieces = self.0.split('*');
         let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else { return false };
         let mut pieces = pieces.peekable();
@@ -50,6 +55,11 @@ impl TryFrom<String> for Pattern {
 
     fn try_from(text: String) -> Result<Self, PatternError> {
         let useful = text.chars().any(|character| !matches!(character, '*' | '/' | '.'));
+        let below =
+            text.strip_suffix("/**").is_some_and(|folder| folder.starts_with('/') && !folder.contains('*'));
+        if text.contains("**") && !below {
+            return Err(PatternError(text));
+        }
         if !useful || text.matches('*').count() > MAX_STARS || text.chars().any(char::is_control) {
             return Err(PatternError(text));
         }
@@ -79,6 +89,7 @@ mod tests {
             ("a*b*c", "aXbYbZc"),
             ("same", "same"),
             ("a*", "a"),
+            ("/usr/**", "/usr/bin/x"),
         ] {
             assert!(fits(pattern, text), "{pattern} {text}");
         }
@@ -90,6 +101,8 @@ mod tests {
             ("same", "sam"),
             ("a*a", "a"),
             ("/etc/cron.d/*", "/etc/cron.d/sub/x"),
+            ("/usr/**", "/usr/"),
+            ("/usr/**", "/usr2/bin"),
         ] {
             assert!(!fits(pattern, text), "{pattern} {text}");
         }
@@ -97,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_allows_all_is_none() {
-        for text in ["", "*", "**", "/*", "/*/*", "*.*", "a\n"] {
+        for text in ["", "*", "**", "/*", "/*/*", "*.*", "a\n", "/**", "a/**", "/**/x", "/a*/**", "/a**"] {
             assert!(Pattern::try_from(text.to_owned()).is_err(), "{text:?}");
         }
     }

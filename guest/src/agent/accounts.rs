@@ -1,4 +1,4 @@
-//! `/etc/passwd`, `/etc/group` and `/etc/shadow`, read by us: a static program has no name service, and the guest's own
+//! `/etc/passwd`, `/etc/group` and their shadow files, read by us: a static program has no name service, and the guest's own
 //! would be the guest's word.
 
 use std::io;
@@ -35,6 +35,9 @@ pub(crate) struct GroupLine {
     pub(crate) name: String,
     pub(crate) gid: u32,
     pub(crate) members: Vec<String>,
+    pub(crate) password: Password,
+    /// Who may add members (gshadow(5)).
+    pub(crate) administrators: Vec<String>,
 }
 
 /// All accounts of a guest.
@@ -47,16 +50,21 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Reads the three files; one that is missing is empty.
+    /// Reads the four files; one that is missing is empty.
     pub(crate) fn read(root: &Root) -> io::Result<Self> {
         let text = |path: &str| -> io::Result<String> {
             Ok(escaped(&root.read(Path::new(path), MAX_FILE)?.unwrap_or_default()))
         };
-        Ok(Self::parse(&text("/etc/passwd")?, &text("/etc/group")?, &text("/etc/shadow")?))
+        Ok(Self::parse(
+            &text("/etc/passwd")?,
+            &text("/etc/group")?,
+            &text("/etc/shadow")?,
+            &text("/etc/gshadow")?,
+        ))
     }
 
-    /// Understands the three texts.
-    pub(crate) fn parse(passwd: &str, group: &str, shadow: &str) -> Self {
+    /// Understands the four texts.
+    pub(crate) fn parse(passwd: &str, group: &str, shadow: &str, gshadow: &str) -> Self {
         let mut malformed = Vec::new();
         let mut note = |file: &str| {
             if !malformed.iter().any(|noted| noted == file) {
@@ -95,18 +103,37 @@ impl Accounts {
                 password,
             });
         }
+        let mut group_shadows = std::collections::HashMap::new();
+        for line in lines(gshadow) {
+            match line.split(':').collect::<Vec<_>>()[..] {
+                [name, password, administrators, members] => {
+                    group_shadows.entry(name).or_insert((password, administrators, members));
+                }
+                _ => note("/etc/gshadow"),
+            }
+        }
         let mut groups = Vec::new();
         for line in lines(group) {
             match line.split(':').collect::<Vec<_>>()[..] {
-                [name, _password, gid, members] if gid.parse::<u32>().is_ok() => groups.push(GroupLine {
-                    name: name.to_owned(),
-                    gid: gid.parse().unwrap_or_default(),
-                    members: members
-                        .split(',')
-                        .filter(|member| !member.is_empty())
-                        .map(str::to_owned)
-                        .collect(),
-                }),
+                [name, password, gid, members] if gid.parse::<u32>().is_ok() => {
+                    let shadow = group_shadows.get(name);
+                    let mut members = names(members);
+                    // newgrp(1) takes the members from there.
+                    members.extend(shadow.map(|(_, _, members)| names(members)).unwrap_or_default());
+                    members.sort();
+                    members.dedup();
+                    groups.push(GroupLine {
+                        name: name.to_owned(),
+                        gid: gid.parse().unwrap_or_default(),
+                        members,
+                        password: match (password, shadow) {
+                            ("x", Some((hash, ..))) => password_of(hash),
+                            ("x", None) => Password::Missing,
+                            (other, _) => password_of(other),
+                        },
+                        administrators: shadow.map(|(_, people, _)| names(people)).unwrap_or_default(),
+                    });
+                }
                 _ => note("/etc/group"),
             }
         }
@@ -163,6 +190,10 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
+fn names(list: &str) -> Vec<String> {
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 /// What a password field says (shadow(5)).
 fn password_of(field: &str) -> Password {
     match field {
@@ -181,10 +212,20 @@ mod tests {
         late:x:1001:1001::/home/late:/bin/sh\nold:$1$x$y:1002:1002::/:/bin/sh\n+nis::::::\n";
     const GROUP: &str = "root:x:0:\nadm:x:4:syslog,www\nwww:x:33:\nbroken\n";
     const SHADOW: &str = "root:*:19000:0:99999:7:::\nwww:!:19000:0:99999:7:::\n";
+    const GSHADOW: &str = "root:*::\nadm:$6$x$y:www:late\n";
+
+    #[test]
+    fn a_group_with_a_password_or_an_administrator_is_told() {
+        let groups = Accounts::parse(PASSWD, GROUP, SHADOW, GSHADOW).groups;
+        let said: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.password)).collect();
+        assert_eq!(said, [("root", Password::Locked), ("adm", Password::Set), ("www", Password::Missing)]);
+        assert_eq!(groups[1].administrators, ["www"]);
+        assert_eq!(groups[1].members, ["late", "syslog", "www"], "of both files");
+    }
 
     #[test]
     fn passwords_say_whether_anyone_may_log_in() {
-        let accounts = Accounts::parse(PASSWD, GROUP, SHADOW);
+        let accounts = Accounts::parse(PASSWD, GROUP, SHADOW, GSHADOW);
         let said: Vec<_> = accounts.users.iter().map(|user| (user.name.as_str(), user.password)).collect();
         assert_eq!(
             said,
@@ -200,13 +241,13 @@ mod tests {
 
     #[test]
     fn lines_that_are_not_understood_are_named() {
-        assert_eq!(Accounts::parse(PASSWD, GROUP, SHADOW).malformed, ["/etc/passwd", "/etc/group"]);
+        assert_eq!(Accounts::parse(PASSWD, GROUP, SHADOW, GSHADOW).malformed, ["/etc/passwd", "/etc/group"]);
     }
 
     #[test]
     fn an_identity_has_all_groups_of_the_user() {
-        let identity = Accounts::parse(PASSWD, GROUP, SHADOW).identity("www").unwrap();
+        let identity = Accounts::parse(PASSWD, GROUP, SHADOW, GSHADOW).identity("www").unwrap();
         assert_eq!(identity, Identity { uid: 33, gid: 33, groups: vec![4, 33], home: "/var/www".into() });
-        assert!(Accounts::parse(PASSWD, GROUP, SHADOW).identity("nobody-there").is_err());
+        assert!(Accounts::parse(PASSWD, GROUP, SHADOW, GSHADOW).identity("nobody-there").is_err());
     }
 }

@@ -156,14 +156,18 @@ fn groups(accounts: &Accounts, notes: &mut Notes) -> Vec<Group> {
     // Members count as entries of the list, because a reader bounds both together.
     let mut left = MAX_ENTRIES;
     for line in &accounts.groups {
-        let Some(rest) = left.checked_sub(1 + line.members.len()) else {
+        let Some(rest) = left.checked_sub(1 + line.members.len() + line.administrators.len()) else {
             notes.add("groups");
             break;
         };
         left = rest;
-        let mut members = line.members.clone();
-        members.sort();
-        groups.push(Group { name: line.name.clone(), gid: line.gid, members });
+        groups.push(Group {
+            name: line.name.clone(),
+            gid: line.gid,
+            members: line.members.clone(),
+            password: line.password,
+            administrators: line.administrators.clone(),
+        });
     }
     groups.sort();
     groups

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use guest::control::{self, Mode};
+use guest::control::{self, DISK_MOUNT, Mode};
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions};
@@ -25,9 +25,8 @@ use super::{kmsg, power};
 
 /// Modules to load, one path a line, in this order.
 const MODULES: &str = "/modules.list";
-/// The disk to look at, and where it is mounted.
+/// The disk to look at.
 const DISK: &str = "/dev/vda";
-const DISK_ROOT: &str = "/disk";
 /// How long the control port may take to appear.
 const PORT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -114,12 +113,12 @@ fn mount_on(kind: &str, folder: &str, flags: MountFlags, options: &str) -> Resul
 /// The disk, mounted read-only. A journal that would have to be replayed is an error: the device cannot be written, and what a
 /// later boot makes of it would be another disk than the one that was looked at.
 pub(crate) fn disk() -> io::Result<Root> {
-    if !Path::new(DISK_ROOT).is_dir() {
-        fs::create_dir(DISK_ROOT)?;
+    if !Path::new(DISK_MOUNT).is_dir() {
+        fs::create_dir(DISK_MOUNT)?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount(DISK, DISK_ROOT, "ext4", flags, None)?;
+        mount(DISK, DISK_MOUNT, "ext4", flags, None)?;
     }
-    Root::open(DISK_ROOT)
+    Root::open(DISK_MOUNT)
 }
 
 fn load(module: &str) -> Result<(), Fatal> {

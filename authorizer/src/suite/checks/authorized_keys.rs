@@ -3,10 +3,11 @@
 use guest::facts::SmallFile;
 
 use super::super::declarations::By;
-use super::{Check, Evidence};
+use super::{Check, Evidence, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "authorized-keys",
+    sees: Sees::Files,
     lists: &["authorizedKeys", "users"],
     run: |evidence, _, complaints| {
         for file in &evidence.now.authorized_keys {

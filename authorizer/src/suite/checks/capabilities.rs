@@ -1,10 +1,11 @@
 //! File capabilities: the base's, unchanged, and those asked for in `[capabilities] setuid`.
 
 use super::super::pattern;
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "capabilities",
+    sees: Sees::Files,
     lists: &["capabilities"],
     run: |evidence, config, complaints| {
         for file in &evidence.now.capabilities {

@@ -1,9 +1,10 @@
 //! The agent saw everything: nothing was cut, nothing was unreadable.
 
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "complete",
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, _, complaints| {
         for (facts, whose) in [(evidence.now, "this machine"), (evidence.base, "the base")] {

@@ -2,10 +2,11 @@
 
 use super::super::declarations::Standing;
 use super::super::pattern;
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "cron",
+    sees: Sees::Files,
     lists: &["cron"],
     run: |evidence, config, complaints| {
         for file in &evidence.now.cron {

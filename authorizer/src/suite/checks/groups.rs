@@ -1,9 +1,10 @@
 //! Privileged groups: nobody of a VO is in one.
 
+use guest::facts::Password;
 use serde::{Deserialize, Serialize};
 
 use super::super::declarations::By;
-use super::Check;
+use super::{Check, Sees};
 
 /// Which groups give more than a user's rights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,7 @@ const REMEDY: &str = "take it out of the group";
 
 pub(super) const CHECK: Check = Check {
     name: "groups",
+    sees: Sees::Files,
     lists: &["groups", "users"],
     run: |evidence, config, complaints| {
         let privileged = &config.groups.privileged;
@@ -28,6 +30,22 @@ pub(super) const CHECK: Check = Check {
             }
             if base.is_some_and(|base| base.gid != group.gid) {
                 complaints.add(&group.name, "has another group id than in the base", "leave it as it was");
+            }
+            let base_has =
+                |administrator| base.is_some_and(|base| base.administrators.contains(administrator));
+            for administrator in group.administrators.iter().filter(|name| !base_has(name)) {
+                complaints.add(
+                    administrator,
+                    format_args!("may add members to the group {}", group.name),
+                    REMEDY,
+                );
+            }
+            if group.password == Password::Set && !base.is_some_and(|base| base.password == group.password) {
+                complaints.add(
+                    &group.name,
+                    "has a password, and whoever knows it is a member",
+                    "lock it (gpasswd -r)",
+                );
             }
             // A group that shares the id of a privileged one is the same group to the kernel.
             let is_privileged = privileged.contains(&group.name)
@@ -95,5 +113,17 @@ mod tests {
         let mut machine = Machine::base();
         machine.now.groups.push(group("wheelie", 0, &[]));
         machine.fails("groups", "", "", "wheelie");
+    }
+
+    #[test]
+    fn nobody_gets_in_by_a_password_or_an_administrator() {
+        let mut machine = Machine::base();
+        let mut own = group("own", 1000, &[]);
+        own.administrators.push("somebody".to_owned());
+        machine.now.groups.push(own);
+        machine.fails("groups", "", "", "somebody: may add members");
+        machine.now.groups[1] = group("own", 1000, &[]);
+        machine.now.groups[1].password = guest::facts::Password::Set;
+        machine.fails("groups", "", "", "has a password");
     }
 }

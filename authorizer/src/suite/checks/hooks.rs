@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::declarations::{By, Standing};
 use super::super::pattern::{self, Pattern};
-use super::{Check, Evidence};
+use super::{Check, Evidence, Sees};
 
 /// What packages bring, and what no recipe may touch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub struct HooksConfig {
 
 pub(super) const CHECK: Check = Check {
     name: "hooks",
+    sees: Sees::Files,
     lists: &["hooks", "units"],
     run: |evidence, config, complaints| {
         for file in &evidence.now.hooks {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::{Check, Sees};
 
 /// Bits of `/proc/sys/kernel/tainted` that are tolerated (Linux `admin-guide/tainted-kernels`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ pub struct KernelConfig {
 
 pub(super) const CHECK: Check = Check {
     name: "kernel",
+    sees: Sees::Machine,
     lists: &[],
     run: |evidence, config, complaints| {
         let taint = evidence.now.kernel_tainted & !config.kernel.allowed_taint;

@@ -6,7 +6,7 @@ use guest::facts::Socket;
 use recipe_spec::manifest::Protocol;
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::{Check, Sees};
 
 /// What is tolerated beyond declarations and base.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,7 @@ pub struct AllowedSocket {
 
 pub(super) const CHECK: Check = Check {
     name: "listening",
+    sees: Sees::Machine,
     lists: &["listening"],
     run: |evidence, config, complaints| {
         let config = &config.listening;

@@ -1,15 +1,21 @@
 //! The checks, in the order of their results.
 
+mod attributes;
 mod authorized_keys;
 mod capabilities;
 mod complete;
+mod configuration;
 mod cron;
 mod groups;
 mod hooks;
 mod kernel;
 mod listening;
+pub(super) mod loader_cache;
 mod modules;
 mod mounts;
+mod outside;
+mod ownership;
+mod programs;
 mod setuid;
 mod site_recipe;
 mod sshd;
@@ -25,18 +31,34 @@ use super::complaints::Complaints;
 use super::config::SuiteConfig;
 use super::pattern::Pattern;
 
+pub use attributes::AttributesConfig;
+pub use configuration::ConfigurationConfig;
 pub use groups::GroupsConfig;
 pub use hooks::HooksConfig;
 pub use kernel::KernelConfig;
 pub use listening::{AllowedSocket, ListeningConfig};
 pub use modules::ModulesConfig;
+pub use programs::ProgramsConfig;
 pub use sshd::SshdConfig;
 pub use units::UnitsConfig;
+
+/// What a check looks at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sees {
+    /// The running machine: its kernel, sockets, processes.
+    Machine,
+    /// Files: as the running machine has them, and once more as a clean guest sees them that runs nothing of the disk.
+    Files,
+    /// What differs between the sealed disk and the base's, as the host sees it.
+    Changes,
+}
 
 /// One check.
 pub(super) struct Check {
     /// Unique and stable: it is written into evidence.
     pub(super) name: &'static str,
+    /// What it is given: `evidence.now` for facts, `evidence.disk` for changes.
+    pub(super) sees: Sees,
     /// The lists of the facts it judges, as `truncated` names them.
     pub(super) lists: &'static [&'static str],
     /// Looks, and complains.
@@ -49,6 +71,7 @@ pub(super) const CHECKS: &[Check] = &[
     listening::CHECK,
     setuid::CHECK,
     capabilities::CHECK,
+    attributes::CHECK,
     users::CHECK,
     groups::CHECK,
     authorized_keys::CHECK,
@@ -60,6 +83,11 @@ pub(super) const CHECKS: &[Check] = &[
     world_writable::CHECK,
     mounts::CHECK,
     hooks::CHECK,
+    programs::CHECK,
+    loader_cache::CHECK,
+    configuration::CHECK,
+    ownership::CHECK,
+    outside::CHECK,
     kernel::CHECK,
     site_recipe::CHECK,
 ];

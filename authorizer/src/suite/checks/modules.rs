@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::pattern::{self, Pattern};
-use super::Check;
+use super::{Check, Sees};
 
 /// Modules that come and go with devices, firewall rules and file systems.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub struct ModulesConfig {
 
 pub(super) const CHECK: Check = Check {
     name: "modules",
+    sees: Sees::Machine,
     lists: &["modules"],
     run: |evidence, config, complaints| {
         for module in &evidence.now.modules {

@@ -1,9 +1,10 @@
 //! Mounts over the disk's own paths: what lies beneath would be judged, and something else would be used.
 
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "mounts",
+    sees: Sees::Machine,
     lists: &["mounts"],
     run: |evidence, _, complaints| {
         for mount in &evidence.now.mounts {

@@ -1,10 +1,11 @@
 //! Setuid and setgid files: the base's, unchanged, and those asked for in `[capabilities] setuid`.
 
 use super::super::pattern;
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "setuid",
+    sees: Sees::Files,
     lists: &["setuid"],
     run: |evidence, config, complaints| {
         for file in &evidence.now.setuid {

@@ -1,8 +1,8 @@
 //! What the site's recipes put in place is still so: the VO's programs ran beside them and after them.
 
 use super::super::declarations::{By, Standing};
-use super::Check;
 use super::units::is_enabled;
+use super::{Check, Sees};
 
 /// Folders of which the facts list every file: what is missing in the facts is missing in the machine.
 const SEEN_WHOLE: [&str; 7] = [
@@ -17,6 +17,7 @@ const SEEN_WHOLE: [&str; 7] = [
 
 pub(super) const CHECK: Check = Check {
     name: "site-recipe",
+    sees: Sees::Files,
     lists: &["sshd", "sudoers", "units", "cron", "hooks"],
     run: |evidence, _, complaints| {
         let now = evidence.now;

@@ -9,7 +9,7 @@ use guest::facts::{Facts, SmallFile};
 use serde::{Deserialize, Serialize};
 
 use super::super::pattern::Pattern;
-use super::Check;
+use super::{Check, Sees};
 
 /// What must be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,7 @@ const MAX_DEPTH: usize = 16;
 
 pub(super) const CHECK: Check = Check {
     name: "sshd",
+    sees: Sees::Files,
     lists: &["sshd", "processes"],
     run: |evidence, config, complaints| {
         let usual: Vec<&str> = servers(evidence.base).collect();

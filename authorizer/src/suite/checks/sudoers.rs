@@ -1,10 +1,11 @@
 //! Who may become root: what the base says, and the site's recipes. A VO grants nothing.
 
 use super::super::declarations::{By, Standing};
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "sudoers",
+    sees: Sees::Files,
     lists: &["sudoers"],
     run: |evidence, _, complaints| {
         for file in &evidence.now.sudoers {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::declarations::{By, Standing};
 use super::super::pattern::{self, Pattern};
-use super::{Check, Evidence};
+use super::{Check, Evidence, Sees};
 
 /// What packages bring, and what no recipe may touch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,7 @@ const LEAVE: &str = "leave it as the base and the site have it";
 
 pub(super) const CHECK: Check = Check {
     name: "units",
+    sees: Sees::Files,
     lists: &["units"],
     run: |evidence, config, complaints| {
         let config = &config.units;

@@ -4,10 +4,11 @@ use guest::facts::{Password, User};
 
 use super::super::complaints::Complaints;
 use super::super::declarations::By;
-use super::{Check, Evidence};
+use super::{Check, Evidence, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "users",
+    sees: Sees::Files,
     lists: &["users"],
     run: |evidence, _, complaints| {
         let users = &evidence.now.users;

@@ -1,10 +1,11 @@
 //! Paths that anyone may write: the base's only.
 
 use super::super::pattern;
-use super::Check;
+use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "world-writable",
+    sees: Sees::Files,
     lists: &["worldWritable"],
     run: |evidence, config, complaints| {
         for file in &evidence.now.world_writable {

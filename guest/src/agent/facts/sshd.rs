@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn tokens_are_replaced_and_unknown_ones_are_no_path() {
-        let accounts = Accounts::parse("u:x:7:7::/home/u:/bin/sh\n", "", "");
+        let accounts = Accounts::parse("u:x:7:7::/home/u:/bin/sh\n", "", "", "");
         let user = accounts.user("u").unwrap();
         let path = |pattern| expand(pattern, user).map(|path| display(&path));
         assert_eq!(path(".ssh/authorized_keys").as_deref(), Some("/home/u/.ssh/authorized_keys"));

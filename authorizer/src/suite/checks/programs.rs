@@ -1,0 +1,147 @@
+//! Programs and libraries of the base: there, as they were, and nothing of their name where it would be found before them.
+
+use std::collections::BTreeMap;
+
+use disk::{Kind, Node};
+use serde::{Deserialize, Serialize};
+
+use super::super::declarations::{By, Standing};
+use super::super::pattern::{self, Pattern};
+use super::{Check, Evidence, Sees};
+
+/// Where programs and libraries lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramsConfig {
+    /// Where every file of the base must be as it was.
+    pub unchanged: Vec<Pattern>,
+    /// Exceptions: what packages write anew when another is installed, such as caches and indexes.
+    pub allow: Vec<Pattern>,
+    /// Where programs are looked for by name.
+    pub search: Vec<Pattern>,
+    /// Where libraries are looked for by name.
+    pub libraries: Vec<Pattern>,
+}
+
+pub(super) const CHECK: Check = Check {
+    name: "programs",
+    sees: Sees::Changes,
+    lists: &[],
+    run: |evidence, config, complaints| {
+        let config = &config.programs;
+        let twins = [Names::of(evidence, &config.search), Names::of(evidence, &config.libraries)];
+        for change in &evidence.disk.comparison.changes {
+            if pattern::any(&config.allow, &change.path)
+                || is_the_sites(evidence, &change.path, change.after.as_ref())
+            {
+                continue;
+            }
+            match (&change.before, &change.after) {
+                (Some(_), _) if !pattern::any(&config.unchanged, &change.path) => {}
+                (Some(before), None) if before.kind != Kind::Directory => {
+                    complaints.add(
+                        &change.path,
+                        "is of the base and is gone",
+                        "leave programs of the base alone",
+                    );
+                }
+                // Owner and mode are another check's.
+                (Some(before), Some(after)) if content(before) != content(after) => {
+                    complaints.add(
+                        &change.path,
+                        "is of the base and has other content",
+                        "bring programs of your own under names of their own; for newer packages, the site builds a newer base",
+                    );
+                }
+                (None, Some(after)) if matches!(after.kind, Kind::File | Kind::Link) => {
+                    for twin in twins.iter().filter_map(|names| names.twin(&change.path)) {
+                        complaints.add(
+                            &change.path,
+                            format_args!(
+                                "has the name of {} of the base and may be found in its place",
+                                super::super::complaints::shown(twin)
+                            ),
+                            "give it a name of its own",
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+    },
+};
+
+fn content(node: &Node) -> (Kind, Option<recipe_spec::Sha256Digest>, Option<&str>, Option<(u32, u32)>) {
+    (node.kind, node.sha256, node.target.as_deref(), node.device)
+}
+
+fn is_the_sites(evidence: &Evidence<'_>, path: &str, after: Option<&Node>) -> bool {
+    after.is_some_and(|after| {
+        let digest = after.sha256.map(|digest| digest.to_hex());
+        let standing = evidence.declared.standing(path, digest.as_deref(), after.target.as_deref());
+        standing == Standing::Declared(By::Site)
+    })
+}
+
+/// What the base has in folders that are searched by name.
+struct Names<'a> {
+    folders: &'a [Pattern],
+    base: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(evidence: &Evidence<'a>, folders: &'a [Pattern]) -> Self {
+        let paths = evidence.disk.base_paths.iter().map(String::as_str);
+        let base = paths.filter(|path| pattern::any(folders, path)).map(|path| (name(path), path)).collect();
+        Self { folders, base }
+    }
+
+    /// The base's file of the same name, if `path` is searched too.
+    fn twin(&self, path: &str) -> Option<&'a str> {
+        pattern::any(self.folders, path).then(|| self.base.get(name(path)).copied()).flatten()
+    }
+}
+
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::suite::fixture::{Machine, change, node};
+
+    #[test]
+    fn a_program_of_the_base_is_as_it_was() {
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/usr/sbin/nginx", None, Some(node("nginx"))));
+        machine.disk.changes.push(change("/var/lib/dpkg/status", Some(node("a")), Some(node("b"))));
+        machine.passes("programs", "", "");
+        machine.disk.changes.push(change("/usr/sbin/sshd", Some(node("a")), Some(node("b"))));
+        machine.fails("programs", "", "", "/usr/sbin/sshd: is of the base and has other content");
+        machine.disk.changes[2] = change("/usr/lib/x86_64-linux-gnu/libpam.so.0", Some(node("a")), None);
+        machine.fails("programs", "", "", "gone");
+    }
+
+    #[test]
+    fn nothing_is_found_in_place_of_the_bases_own() {
+        for (own, other) in [
+            ("/usr/bin/ls", "/usr/local/sbin/ls"),
+            ("/usr/sbin/sshd", "/usr/local/bin/sshd"),
+            ("/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/local/lib/libc.so.6"),
+            (
+                "/usr/lib/x86_64-linux-gnu/libc.so.6",
+                "/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v3/libc.so.6",
+            ),
+        ] {
+            let mut machine = Machine::base();
+            machine.base_paths.push(own.to_owned());
+            machine.disk.changes.push(change(other, None, Some(node("x"))));
+            machine.fails("programs", "", "", own);
+        }
+        let mut machine = Machine::base();
+        machine.base_paths.push("/usr/bin/ls".to_owned());
+        machine.disk.changes.push(change("/opt/own/ls", None, Some(node("x"))));
+        machine.disk.changes.push(change("/usr/local/bin/own", None, Some(node("x"))));
+        machine.passes("programs", "", "");
+    }
+}
