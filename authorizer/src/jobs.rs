@@ -3,7 +3,7 @@
 use harness::worker::Job;
 
 /// Every job, by its name.
-const JOBS: &[Job] = &[crate::intake::JOB];
+const JOBS: &[Job] = &[crate::intake::JOB, crate::pipeline::DISK_JOB];
 
 /// Does the job of this name; the whole of `countersign worker NAME`. Gives the exit status.
 #[must_use]

@@ -17,14 +17,26 @@ use crate::report::Comparison;
 /// # Errors
 /// [`DiskError`], and no list, if anything on either disk is not understood, contradicts itself or exceeds a limit.
 pub fn compare(base: &File, sealed: &[File], limits: &Limits) -> Result<Comparison, DiskError> {
+    compare_and_list(base, sealed, limits).map(|(comparison, _)| comparison)
+}
+
+/// As [`compare`], and every path of the base beside it, escaped as the paths of changes are, in no order.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_and_list(
+    base: &File,
+    sealed: &[File],
+    limits: &Limits,
+) -> Result<(Comparison, Vec<String>), DiskError> {
     let images = chain::open(base, sealed, limits)?;
     let mut before =
         Volume::open(Chain::new(&images[..1]), *limits, None).map_err(|fault| fault.of(Which::Base))?;
     let mut after =
         Volume::open(Chain::new(&images), *limits, Some(&before)).map_err(|fault| fault.of(Which::Sealed))?;
     let outside = outside::compare(&before, &after)?;
-    let changes = Walk::new(&mut before, &mut after, *limits).changes()?;
+    let (changes, base_paths) = Walk::new(&mut before, &mut after, *limits).changes()?;
     before.check_account().map_err(|fault| fault.of(Which::Base))?;
     after.check_account().map_err(|fault| fault.of(Which::Sealed))?;
-    Ok(Comparison { files: after.paths(), changes, outside })
+    Ok((Comparison { files: after.paths(), changes, outside }, base_paths))
 }

@@ -34,6 +34,7 @@ pub(crate) struct Walk<'v, 'a> {
     budget: Budget,
     report_bytes: usize,
     changes: Vec<(Box<[u8]>, Change)>,
+    base_paths: Vec<String>,
 }
 
 /// The inodes that a path leads to.
@@ -56,11 +57,12 @@ impl<'v, 'a> Walk<'v, 'a> {
             budget: Budget::new(limits.hashed_bytes),
             report_bytes: 0,
             changes: Vec::new(),
+            base_paths: Vec::new(),
         }
     }
 
-    /// All that differs, sorted by path.
-    pub(crate) fn changes(mut self) -> Result<Vec<Change>, DiskError> {
+    /// All that differs, sorted by path; and all paths of the base.
+    pub(crate) fn changes(mut self) -> Result<(Vec<Change>, Vec<String>), DiskError> {
         let root = Both { base: Some(ROOT), sealed: Some(ROOT) };
         self.visit(b"/", root, Both { base: Kind::Directory, sealed: Kind::Directory })?;
         let mut path = Vec::new();
@@ -80,7 +82,7 @@ impl<'v, 'a> Walk<'v, 'a> {
             levels.push(self.list(&path, own, parent)?);
         }
         self.changes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(self.changes.into_iter().map(|(_, change)| change).collect())
+        Ok((self.changes.into_iter().map(|(_, change)| change).collect(), self.base_paths))
     }
 
     /// Compares all names in a directory, which one of the two disks may lack.
@@ -134,6 +136,9 @@ impl<'v, 'a> Walk<'v, 'a> {
     fn visit(&mut self, path: &[u8], inodes: Inodes, kinds: Both<Kind>) -> Result<(), DiskError> {
         let before = self.sides.base.visit(inodes.base, kinds.base)?;
         let after = self.sides.sealed.visit(inodes.sealed, kinds.sealed)?;
+        if before.is_some() {
+            self.base_paths.push(escaped(path));
+        }
         let mut old = before.as_ref().map(|file| self.sides.base.node(file)).transpose()?;
         let mut new = after.as_ref().map(|file| self.sides.sealed.node(file)).transpose()?;
         let untouched = match (&before, &after) {

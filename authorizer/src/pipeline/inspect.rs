@@ -4,18 +4,20 @@
 //! The two see the same files in two ways. The host compares every byte with the base; the guest sees what the kernel makes of
 //! it. Reading is done by a child process that can do nothing else, because every byte of the layers is hostile.
 
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
 use disk::Comparison;
 use guest::facts::Facts;
 use harness::HarnessError;
+use harness::worker::{Ended, Job, Network, Order, Reading, Scratch, Stop, Task, WorkLimits};
 use recipe_spec::Code;
 
 use super::build::Sealed;
 use crate::events::Stage;
 use crate::journal::Journal;
-use crate::machines::Machines;
+use crate::machines::{Machines, workers};
 use crate::site::Site;
 use crate::stopped::Stopped;
 use crate::suite::{DiskSeen, LOADER_CACHE};
@@ -54,7 +56,7 @@ pub(super) fn inspect(
 ) -> Result<Inspected, Stopped> {
     journal.stage(Stage::Inspect, Inspected::detail, |_| {
         let (compared, files) = thread::scope(|scope| {
-            let compared = scope.spawn(|| compare(&sealed));
+            let compared = scope.spawn(|| compare(&sealed, site));
             let files = look(&sealed, site, machines);
             let compared = compared.join();
             (compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
@@ -85,10 +87,61 @@ fn look(sealed: &Sealed, site: &Site, machines: &Machines<'_>) -> Result<(Facts,
     }
 }
 
-fn compare(sealed: &Sealed) -> Result<(Comparison, Vec<String>), Stopped> {
-    let mut files = sealed.disk(&[]).open()?;
-    let base = files.remove(0);
-    disk::compare_and_list(&base, &files, &disk::Limits::default()).map_err(|error| {
-        Stopped::new(Code::TestFailed, format!("the sealed disk cannot be read from outside: {error}"))
-    })
+/// Reads both disks and tells what differs. The answer is a line with all paths of the base, then the list of changes.
+pub const DISK_JOB: Job = Job { name: "disk", run: compare_as_worker };
+
+const LIMITS: WorkLimits = WorkLimits {
+    memory_bytes: 1 << 30,
+    cpu_seconds: 300,
+    wall_clock: Duration::from_secs(600),
+    answer_bytes: 128 << 20,
+    ..WorkLimits::STANDARD
+};
+/// Longest list of changes, in bytes: it is published with the authorization.
+const MAX_REPORT: usize = 24 << 20;
+
+fn compare_as_worker(task: &mut Task) -> Result<(), Stop> {
+    let files = task.files();
+    let [base, layers @ ..] = &files[..] else { return Err(Stop::Failed("no disk to read".to_owned())) };
+    let limits = disk::Limits { report_bytes: MAX_REPORT, ..disk::Limits::default() };
+    let (comparison, base_paths) =
+        disk::compare_and_list(base, layers, &limits).map_err(|error| match error.is_refusal() {
+            true => Stop::refused(&error.to_string()),
+            false => Stop::Failed(error.to_string()),
+        })?;
+    let mut answer = serde_json::to_vec(&base_paths).map_err(|error| Stop::Failed(error.to_string()))?;
+    answer.push(b'\n');
+    answer.extend(comparison.to_json_lines());
+    Ok(task.answer().write_all(&answer)?)
+}
+
+/// What differs from the base, and all paths of the base.
+fn compare(sealed: &Sealed, site: &Site) -> Result<(Comparison, Vec<String>), Stopped> {
+    let order = Order {
+        files: sealed.disk(&[]).open()?,
+        reading: Reading::Nothing,
+        network: Network::None,
+        environment: Vec::new(),
+        scratch: Scratch::None,
+        limits: LIMITS,
+    };
+    let refused = |why: &dyn std::fmt::Display| {
+        Stopped::new(Code::TestFailed, format!("the sealed disk cannot be read from outside: {why}"))
+    };
+    match workers(site).run(&DISK_JOB, &(), order)? {
+        Ended::Answered(answer) => understood(&answer).ok_or_else(|| refused(&"its reader makes no sense")),
+        Ended::Refused(reason) => {
+            let reason: Result<String, _> = serde_json::from_slice(&reason);
+            Err(refused(&reason.as_deref().unwrap_or("its reader makes no sense").escape_debug()))
+        }
+        Ended::Exceeded(limit) => Err(refused(&format_args!("it takes more {limit} than it may"))),
+        Ended::Died(death) => {
+            Err(Stopped::new(Code::MachineFailed, format!("the reader of the sealed disk failed: {death}")))
+        }
+    }
+}
+
+fn understood(answer: &[u8]) -> Option<(Comparison, Vec<String>)> {
+    let (base_paths, changes) = answer.split_at(answer.iter().position(|byte| *byte == b'\n')?);
+    Some((Comparison::from_json_lines(&changes[1..]).ok()?, serde_json::from_slice(base_paths).ok()?))
 }

@@ -30,7 +30,7 @@ use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 
 pub use build::{AppliedStep, Layer, Sealed};
-pub use inspect::Inspected;
+pub use inspect::{DISK_JOB, Inspected};
 
 pub use revocation::{CLOCK_HINT, NotRevoked, ask_at_least, check_clock};
 pub use scan::ScannedRecipe;
