@@ -22,6 +22,8 @@ pub struct ConfigurationConfig {
     pub allow: Vec<Pattern>,
     /// Paths that may be new, but not changed.
     pub new: Vec<Pattern>,
+    /// Folders that the base may not have and its programs look into all the same: new ones are judged too.
+    pub base_reads: Vec<Pattern>,
     /// Paths that may be new if a unit of the same name is new too: settings of a service that a package brought.
     pub own_service: Vec<Pattern>,
 }
@@ -72,14 +74,14 @@ fn judge(
         return (!same).then_some("is of the base and was changed, and nobody declared it");
     }
     let tolerated = pattern::any(&config.new, &change.path)
-        || in_new_folder(&change.path, new)
+        || (in_new_folder(&change.path, new) && !pattern::any(&config.base_reads, &change.path))
         // A folder is what lies in it.
         || after.kind == Kind::Directory
         || (pattern::any(&config.own_service, &change.path) && has_new_unit(&change.path, new));
     (!tolerated).then_some("is new among settings of the base, and nobody declared it")
 }
 
-/// Whether the path lies in a folder directly below `/etc` that is new itself: nothing of the base reads it.
+/// Whether the path lies in a folder directly below `/etc` that is new itself.
 fn in_new_folder(path: &str, new: &HashSet<&str>) -> bool {
     let end = path.strip_prefix("/etc/").and_then(|rest| rest.find('/')).map(|at| at + "/etc/".len());
     end.is_some_and(|end| new.contains(&path[..end]))
@@ -125,6 +127,9 @@ mod tests {
         machine.passes("configuration", "", "");
         machine.disk.changes.push(change("/etc/default/cron", None, Some(node("x"))));
         machine.fails("configuration", "", "", "/etc/default/cron");
+        machine.disk.changes.push(change("/etc/credstore", None, Some(folder.clone())));
+        machine.disk.changes.push(change("/etc/credstore/tmpfiles.extra", None, Some(node("x"))));
+        machine.fails("configuration", "", "", "/etc/credstore/tmpfiles.extra");
         machine.disk.changes[4] = change("/etc/security/limits.d/x", None, Some(node("x")));
         machine.disk.changes.push(change("/etc/security/limits.d", None, Some(folder)));
         machine.fails("configuration", "", "", "/etc/security/limits.d/x");

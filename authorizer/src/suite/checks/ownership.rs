@@ -27,6 +27,16 @@ pub(super) const CHECK: Check = Check {
             }
             let Some(before) = &change.before else { continue };
             let rights = |node: &disk::Node| (node.mode, node.uid, node.gid);
+            if before.flags != after.flags {
+                complaints.add(
+                    &change.path,
+                    format_args!(
+                        "is of the base and has other flags (chattr): {:#x}, now {:#x}",
+                        before.flags, after.flags
+                    ),
+                    "leave files of the base as they are",
+                );
+            }
             if rights(before) == rights(after) {
                 continue;
             }
@@ -67,6 +77,10 @@ mod tests {
         owned.uid = 33;
         machine.disk.changes[0] = change("/etc", Some(node("x")), Some(owned));
         machine.fails("ownership", "", "", "33:0");
+        let mut immutable = node("x");
+        immutable.flags = 0x10;
+        machine.disk.changes[0] = change("/etc/nanorc", Some(node("x")), Some(immutable));
+        machine.fails("ownership", "", "", "0x10");
     }
 
     #[test]
