@@ -269,7 +269,9 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T
 }
 
 fn groups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Group>, D::Error> {
-    from.deserialize_seq(Bounded { weight: |group: &Group| 1 + group.members.len() + group.administrators.len() })
+    from.deserialize_seq(Bounded {
+        weight: |group: &Group| 1 + group.members.len() + group.administrators.len(),
+    })
 }
 
 /// Reads a list until its elements weigh more than [`MAX_ENTRIES`].

@@ -164,7 +164,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::ping`], and [`HarnessError::Agent`].
     pub fn facts(&mut self) -> Result<Facts, HarnessError> {
-        let answer = self.wire.facts(&Request::Facts, "facts");
+        let answer = self.wire.facts();
         self.answered("facts", answer)
     }
 
@@ -173,7 +173,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::ping`], and [`HarnessError::Agent`] if the disk cannot be mounted as it is.
     pub fn disk_facts(&mut self) -> Result<Facts, HarnessError> {
-        let answer = self.wire.facts(&Request::DiskFacts, "disk facts");
+        let answer = self.wire.disk_facts();
         self.answered("disk facts", answer)
     }
 

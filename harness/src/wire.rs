@@ -145,11 +145,15 @@ impl Wire {
         self.content(&Request::ReadFile { path: path.to_owned(), limit }, "readFile", limit)
     }
 
-    pub(crate) fn facts(
-        &mut self,
-        request: &Request,
-        name: &'static str,
-    ) -> Result<guest::facts::Facts, WireError> {
+    pub(crate) fn facts(&mut self) -> Result<guest::facts::Facts, WireError> {
+        self.told(&Request::Facts, "facts")
+    }
+
+    pub(crate) fn disk_facts(&mut self) -> Result<guest::facts::Facts, WireError> {
+        self.told(&Request::DiskFacts, "disk facts")
+    }
+
+    fn told(&mut self, request: &Request, name: &'static str) -> Result<guest::facts::Facts, WireError> {
         let bytes = self.content(request, name, MAX_BYTES as u64)?;
         parse(&bytes).inspect_err(|_| self.state = State::Dead)
     }

@@ -469,8 +469,13 @@ mod tests {
 
     #[test]
     fn members_count_as_entries_of_the_groups() {
-        let line =
-            |members: usize| GroupLine { name: "g".into(), gid: 1, members: vec!["m".into(); members] };
+        let line = |members: usize| GroupLine {
+            name: "g".into(),
+            gid: 1,
+            members: vec!["m".into(); members],
+            password: Password::Locked,
+            administrators: Vec::new(),
+        };
         let accounts = |members| Accounts {
             users: Vec::new(),
             groups: vec![line(MAX_ENTRIES / 2), line(members)],

@@ -40,7 +40,7 @@ pub(super) const CHECK: Check = Check {
                     REMEDY,
                 );
             }
-            if group.password == Password::Set && !base.is_some_and(|base| base.password == group.password) {
+            if group.password == Password::Set && base.is_none_or(|base| base.password != group.password) {
                 complaints.add(
                     &group.name,
                     "has a password, and whoever knows it is a member",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use disk::{Kind, Node};
+use disk::{Kind, Node, What};
 use serde::{Deserialize, Serialize};
 
 use super::super::declarations::{By, Standing};
@@ -46,7 +46,7 @@ pub(super) const CHECK: Check = Check {
                     );
                 }
                 // Owner and mode are another check's.
-                (Some(before), Some(after)) if content(before) != content(after) => {
+                (Some(_), Some(_)) if matches!(change.what(), What::Content | What::Kind) => {
                     complaints.add(
                         &change.path,
                         "is of the base and has other content",
@@ -70,10 +70,6 @@ pub(super) const CHECK: Check = Check {
         }
     },
 };
-
-fn content(node: &Node) -> (Kind, Option<recipe_spec::Sha256Digest>, Option<&str>, Option<(u32, u32)>) {
-    (node.kind, node.sha256, node.target.as_deref(), node.device)
-}
 
 fn is_the_sites(evidence: &Evidence<'_>, path: &str, after: Option<&Node>) -> bool {
     after.is_some_and(|after| {
