@@ -14,8 +14,12 @@ pub enum Stage {
     Revocation,
     /// The static scan.
     Scan,
-    /// The base image's statement and every byte of its files; what machines run on.
+    /// The base image's statement and every byte of its files.
     Base,
+    /// An authorization of the same submission that still holds is looked for.
+    Standing,
+    /// QEMU, and whether it can use KVM here.
+    Machines,
     /// The build machine boots.
     Boot,
     /// The VO's recipe is applied.
@@ -54,6 +58,8 @@ impl Stage {
             Self::Revocation => "check the recipe CRL",
             Self::Scan => "scan for risky directives",
             Self::Base => "check the base image",
+            Self::Standing => "look for an authorization that holds",
+            Self::Machines => "find out how machines run here",
             Self::Boot => "boot the build machine",
             Self::ApplyVo => "apply the VO's recipe",
             Self::ApplySite => "apply the site's recipes",

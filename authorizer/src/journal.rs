@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::events::{Event, Stage};
+use crate::interruption::{Interruption, interrupted};
 use crate::stopped::Stopped;
 use crate::suite::TestResult;
 
@@ -31,12 +32,33 @@ pub struct Journal<'a> {
     start: Instant,
     timings: Vec<Timing>,
     cold_boots: u32,
+    interruption: Interruption,
 }
 
 impl<'a> Journal<'a> {
     /// A journal that only tells `watcher`.
     pub fn new(watcher: &'a mut dyn FnMut(&Event)) -> Self {
-        Self { watcher, log: None, start: Instant::now(), timings: Vec::new(), cold_boots: 0 }
+        Self {
+            watcher,
+            log: None,
+            start: Instant::now(),
+            timings: Vec::new(),
+            cold_boots: 0,
+            interruption: Interruption::default(),
+        }
+    }
+
+    /// Begins no stage any more once this was asked for.
+    #[must_use]
+    pub fn until(mut self, interruption: &Interruption) -> Self {
+        self.interruption = interruption.clone();
+        self
+    }
+
+    /// What may end the work.
+    #[must_use]
+    pub fn interruption(&self) -> &Interruption {
+        &self.interruption
     }
 
     /// Also writes every event as a line of JSON, with the seconds since the start, to a new file.
@@ -81,8 +103,12 @@ impl<'a> Journal<'a> {
             line.push(b'\n');
             *written += line.len() as u64;
             // A log that cannot be written (a full disk) must not change what is decided.
-            if *written <= MAX_LOG && file.write_all(&line).is_err() {
+            if *written <= MAX_LOG
+                && let Err(error) = file.write_all(&line)
+            {
                 self.log = None;
+                let text = format!("the log ends here, because it cannot be written: {error}");
+                (self.watcher)(&Event::Note { text });
             }
         }
         (self.watcher)(&event);
@@ -104,7 +130,7 @@ impl<'a> Journal<'a> {
     /// Runs one stage; `detail` says its result in a few words.
     ///
     /// # Errors
-    /// What `work` says, with the stage noted.
+    /// What `work` says, with the stage noted; `INTERRUPTED`.
     pub fn stage<T>(
         &mut self,
         stage: Stage,
@@ -113,7 +139,8 @@ impl<'a> Journal<'a> {
     ) -> Result<T, Stopped> {
         self.tell(Event::StageStarted { stage });
         let start = Instant::now();
-        match work(self) {
+        let ended = if self.interruption.asked() { Err(interrupted()) } else { work(self) };
+        match ended {
             Ok(value) => {
                 let seconds = start.elapsed().as_secs_f64();
                 self.timings.push(Timing { stage, seconds });
@@ -121,6 +148,10 @@ impl<'a> Journal<'a> {
                 Ok(value)
             }
             Err(mut stopped) => {
+                // What it died of was done to it: a machine that was ended, say.
+                if self.interruption.asked() {
+                    stopped = interrupted();
+                }
                 stopped.stage.get_or_insert(stage);
                 Err(stopped)
             }

@@ -20,6 +20,7 @@ use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::regular_file;
+use crate::stopped::is_full;
 
 /// The most bytes a ledger may have: some 250,000 versions.
 const LEDGER_BYTES: u64 = 64 << 20;
@@ -132,9 +133,7 @@ impl LedgerError {
         match self {
             Self::Reused { .. } => Some(Code::VersionReused),
             Self::Rollback { .. } => Some(Code::VersionRollback),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some(Code::HostFull)
-            }
+            Self::Io { source, .. } if is_full(source) => Some(Code::HostFull),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
                 Some(Code::Interrupted)
             }

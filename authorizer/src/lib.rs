@@ -7,6 +7,7 @@ pub mod authorization;
 pub mod base;
 pub mod events;
 pub mod intake;
+pub mod interruption;
 pub mod jobs;
 pub mod journal;
 pub mod ledger;

@@ -217,13 +217,21 @@ impl<'a> Machines<'a> {
     }
 
     /// Fetches the content of a `download` step on the host.
-    pub(crate) fn download(&self, url: &str, sha256: Sha256Digest) -> Result<Vec<u8>, Stopped> {
+    pub(crate) fn download(
+        &self,
+        url: &str,
+        sha256: Sha256Digest,
+        journal: &Journal<'_>,
+    ) -> Result<Vec<u8>, Stopped> {
         let origins = self.site.config().origins.iter().map(|(name, origin)| to_origin(name, origin));
         let policy = RelayPolicy { origins: origins.collect::<Result<_, _>>()? };
-        let mut content = Vec::new();
-        let limits = DownloadLimits { bytes: DOWNLOAD_BYTES, ..DownloadLimits::STANDARD };
-        fetch_download(url, &sha256, &limits, &policy, &mut content)?;
-        Ok(content)
+        let url = url.to_owned();
+        let fetched = journal.interruption().unless_asked(move || {
+            let mut content = Vec::new();
+            let limits = DownloadLimits { bytes: DOWNLOAD_BYTES, ..DownloadLimits::STANDARD };
+            fetch_download(&url, &sha256, &limits, &policy, &mut content).map(|_| content)
+        });
+        Ok(fetched??)
     }
 
     /// Tells of what the relay was asked for since the last call, and gives it for the evidence.
@@ -268,13 +276,15 @@ pub fn workers(site: &Site) -> Workers {
     Workers { entry: Entry::program(), confinement: confinement(site) }
 }
 
-/// Waits for the agent's first word and then until the system is up.
+/// Waits for the agent's first word and then until the system is up. From now on an interruption ends the machine.
 ///
 /// # Errors
 /// `MACHINE_FAILED`, or `CONTROL_LOST` where the disk holds recipes.
 pub fn await_running(machine: &mut Machine, site: &Site, journal: &mut Journal<'_>) -> Result<(), Stopped> {
     let limit = Duration::from_secs(site.config().executor.boot_seconds.get().into());
     let start = Instant::now();
+    let killer = machine.killer();
+    journal.interruption().when_asked(move || killer.kill());
     machine.wait_hello(limit)?;
     match machine.wait_running(limit.saturating_sub(start.elapsed()))? {
         SystemState::Running => {}

@@ -55,11 +55,22 @@ impl Stopped {
     /// A stop because the host's file system failed.
     #[must_use]
     pub fn io(what: &str, path: &Path, error: &io::Error) -> Self {
-        use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-        let full = matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory);
-        let code = if full { Code::HostFull } else { Code::HostFailed };
+        let code = if is_full(error) { Code::HostFull } else { Code::HostFailed };
         Self::new(code, format!("cannot {what} {}: {error}", path.display()))
     }
+}
+
+/// Whether the host has no space left, or none for this user.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+}
+
+/// As [`is_full`], of what libgit2 says: it keeps the operating system's words and not its number.
+pub(crate) fn git_is_full(error: &git2::Error) -> bool {
+    let words = ["No space left on device", "Disk quota exceeded"];
+    error.class() == git2::ErrorClass::Os && words.iter().any(|words| error.message().contains(words))
 }
 
 /// Errors of the parts, each with its own code; those without one say nothing of the recipe.

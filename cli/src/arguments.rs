@@ -113,6 +113,10 @@ pub(crate) enum Command {
         paths: Vec<PathBuf>,
     },
     /// Take a signed recipe from git through all stages and countersign the result
+    ///
+    /// Where the same recipe with the same signature is authorized already, that is the answer and nothing is built, as
+    /// long as the authorization holds: not expired, not revoked, on the base image, site recipes, policy, tests and
+    /// version of countersign of today, with its layers whole. Else the new decision replaces the old one.
     #[command(
         after_help = "Example:\n  countersign authorize https://git.example.org/atlas/recipes.git --path web"
     )]
@@ -125,6 +129,10 @@ pub(crate) enum Command {
         /// Allow a version below the highest authorized one, if it is exactly this
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
+        /// Decide anew although an authorization of this very submission holds: with today's packages, say. The new one
+        /// replaces it
+        #[arg(long)]
+        again: bool,
         #[command(flatten)]
         passphrase: PassphraseSource,
     },

@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use authorizer::stopped::is_full;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
+use crate::interrupt;
 use crate::outcome::Problem;
 
 /// Longest key, certificate, CRL or envelope that is read, in bytes.
@@ -51,6 +53,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Problem> {
 
 /// A file without a lasting name in the folder of `path`, whole on the disk.
 fn written_beside(path: &Path, content: &[u8], access: Access) -> Result<NamedTempFile, Problem> {
+    let _ = interrupt::in_order();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = match access {
         Access::Secret => 0o600,
@@ -66,7 +69,7 @@ fn written_beside(path: &Path, content: &[u8], access: Access) -> Result<NamedTe
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+        _ if is_full(error) => {
             Problem::coded(recipe_spec::Code::HostFull, format!("no space left to write {}", path.display()))
         }
         std::io::ErrorKind::AlreadyExists => {

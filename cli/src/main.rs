@@ -15,6 +15,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use authorizer::pipeline::IfStanding;
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -88,16 +89,17 @@ fn run(arguments: &Arguments) -> Result<Answer, Problem> {
         Command::Init { dir, id, site_recipes, passphrase } => {
             site::init(dir, id, site_recipes, passphrase, clock::now())
         }
-        Command::Anchor(command) => site::anchor(folder, command, clock::now()),
+        Command::Anchor(command) => site::anchor(folder, command, clock::now(), *format),
         Command::Base(command) => base::run(folder, command, *format),
         Command::Scan { paths } => scan::run(paths, colour),
-        Command::Authorize { source, path, version, passphrase } => {
-            authorize::run(folder, source, path, version.as_deref(), passphrase, *format)
+        Command::Authorize { source, path, version, again, passphrase } => {
+            let standing = if *again { IfStanding::DecideAgain } else { IfStanding::Answer };
+            authorize::run(folder, source, path, version.as_deref(), standing, passphrase, *format)
         }
         Command::Revoke { selector, reason, passphrase } => {
-            crl::revoke(folder, selector, reason, passphrase, clock::now())
+            crl::revoke(folder, selector, reason, passphrase, clock::now(), *format)
         }
-        Command::Crl(command) => crl::run(folder, command, clock::now()),
+        Command::Crl(command) => crl::run(folder, command, clock::now(), *format),
         Command::Catalog => catalog::run(folder, clock::now()),
         Command::Deploy { name, forwards } => deploy::deploy(folder, name, forwards, *format),
         Command::Instance(command) => instance::run(folder, command),

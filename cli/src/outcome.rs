@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use authorizer::stopped::is_full;
 use comfy_table::{Table, presets};
 use recipe_spec::Code;
 use serde::Serialize;
@@ -186,8 +187,7 @@ fn written(text: &str) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-            let code = if full { Code::HostFull } else { Code::HostFailed };
+            let code = if is_full(&error) { Code::HostFull } else { Code::HostFailed };
             Err(Problem::coded(code, format!("it is done, but the answer cannot be written: {error}")))
         }
         _ => Ok(()),

@@ -7,7 +7,7 @@ use authorizer::base::BaseError;
 use authorizer::pipeline::CLOCK_HINT;
 use authorizer::publication::PublicationError;
 use authorizer::site::SiteError;
-use authorizer::stopped::Stopped;
+use authorizer::stopped::{Stopped, is_full};
 use crl::CrlError;
 use deployer::instance::InstanceError;
 use recipe_spec::Code;
@@ -90,9 +90,7 @@ impl From<InstanceError> for Problem {
             InstanceError::Unknown { .. } => Self::usage(&error),
             InstanceError::StillRunning { .. } => Self::coded(Code::MachineFailed, &error),
             InstanceError::BadRecord { .. } => Self::coded(Code::HostFailed, &error),
-            InstanceError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
-                Self::coded(Code::HostFull, &error)
-            }
+            InstanceError::Io { source, .. } if is_full(source) => Self::coded(Code::HostFull, &error),
             InstanceError::Io { .. } => Self::coded(Code::HostFailed, &error),
         }
     }

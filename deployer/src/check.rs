@@ -1,6 +1,5 @@
 //! The deploy-time check, on one screen.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use authorizer::authorization::{Authorization, VerifiedAuthorization};
@@ -277,9 +276,8 @@ fn declared(forwards: &[PortForward], manifest: &Manifest) -> Result<(), Stopped
 }
 
 fn layers(authorization: &VerifiedAuthorization, site: &Site) -> Result<Vec<Pinned>, Stopped> {
-    let store: PathBuf = site.layout().layers();
     let layers = authorization.predicate().layers.iter();
-    let pinned = layers.map(|layer| Pinned::new(store.join(format!("{}.qcow2", layer.sha256)), layer.sha256));
+    let pinned = layers.map(|layer| Pinned::new(site.layout().layer(layer.sha256), layer.sha256));
     pinned
         .map(|layer| {
             if layer.path.is_file() {

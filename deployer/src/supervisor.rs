@@ -41,8 +41,8 @@ impl From<InstanceError> for Stopped {
     }
 }
 
-/// Holds one instance from its check to its end. `ready` hears of it when its function tests have passed; `stop` asks for the
-/// end from within the process.
+/// Holds one instance from its check to its end. `ready` hears of it when its function tests have passed; before that the
+/// journal's interruption ends it at once, after it `stop` shuts it down in order.
 ///
 /// # Errors
 /// [`Stopped`], before `ready` was called: no machine is left then. After it, only if the machine is lost.
@@ -82,8 +82,10 @@ pub fn supervise(
     journal.stage(
         Stage::FunctionTests,
         |count| format!("{count} passed"),
-        |journal| until_tests_pass(&mut machine, &deployable, stop, journal),
+        |journal| until_tests_pass(&mut machine, &deployable, journal),
     )?;
+    // From now on the instance is shut down in order, and no more killed.
+    journal.interruption().settle()?;
     let record = record(order, &deployable, &held, &machine, &machines, clock());
     held.running(&record)?;
     ready(&Launched { record, crl_number: deployable.clear().number }, journal);
@@ -130,7 +132,6 @@ fn verified_detail(deployable: &Deployable) -> String {
 fn until_tests_pass(
     machine: &mut Machine,
     deployable: &Deployable,
-    stop: &AtomicBool,
     journal: &mut Journal<'_>,
 ) -> Result<usize, Stopped> {
     let start = Instant::now();
@@ -150,9 +151,6 @@ fn until_tests_pass(
             let details: Vec<_> = failed.iter().flat_map(|result| result.detail.iter().cloned()).collect();
             return Err(Stopped::new(Code::TestFailed, format!("not passed: {}", names.join(", ")))
                 .details(details.join("\n")));
-        }
-        if stop.load(Ordering::Relaxed) {
-            return Err(Stopped::new(Code::Interrupted, "asked to stop before the instance was ready"));
         }
         std::thread::sleep(PAUSE);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prlimit (memory, file size, descriptors, threads, no core) → setpriv (user, no groups, no capabilities,
-//!   no new privileges, dies with its parent) → qemu-system-x86_64 -sandbox …
+//!   no new privileges, dies with its parent) → sh (is that parent still there?) → qemu-system-x86_64 -sandbox …
 //! ```
 //! A user belongs to one machine or worker at a time: it is taken by a lock on a file, which the kernel lets go when our
 //! process ends, however it ends. Whoever takes a user next first kills what a killed process left running.
@@ -161,18 +161,26 @@ fn remove_scratch(path: &Path) -> Result<(), HarnessError> {
     }
 }
 
+/// Makes a folder and the one above it where they are missing. Whoever could put others in their place could give one user
+/// to two machines, so both must be folders of root's that nobody else may write, and no links.
 fn prepare_folder(path: &Path, mode: u32) -> Result<(), HarnessError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .and_then(|()| path.symlink_metadata())
-        .and_then(|about| {
-            if about.is_dir() && about.uid() == 0 {
-                return std::fs::set_permissions(path, Permissions::from_mode(mode));
-            }
-            Err(std::io::Error::other("it is not a folder of root's"))
-        })
+    for folder in [path.parent().unwrap_or(path), path] {
+        let made = match DirBuilder::new().mode(mode).create(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        made.and_then(|()| folder.symlink_metadata())
+            .and_then(|about| match about {
+                _ if !about.is_dir() => Err(std::io::Error::other("it is not a folder")),
+                _ if about.uid() != 0 => Err(std::io::Error::other("it is not root's: remove it")),
+                _ if about.mode() & 0o022 != 0 && about.mode() & 0o1000 == 0 => {
+                    Err(std::io::Error::other("others can write it: remove it"))
+                }
+                _ => Ok(()),
+            })
+            .map_err(|source| HarnessError::system("prepare", folder, source))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
         .map_err(|source| HarnessError::system("prepare", path, source))
 }
 
@@ -293,11 +301,15 @@ pub(crate) fn confined(
 ) -> Command {
     let mut command = Command::new(prlimit);
     command.env_clear().env("LC_ALL", "C").current_dir("/");
-    command.args(chain(setpriv, lease.uid(), bounds, program));
+    command.args(chain(setpriv, lease.uid(), bounds, std::process::id(), program));
     command
 }
 
-fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, program: &Path) -> Vec<OsString> {
+/// A parent that died before `setpriv` asked for its signal will send none: then nothing must start. (The parent's process
+/// number cannot belong to another one here, since it would have to be our parent.)
+const IF_PARENT_LIVES: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+
+fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, parent: u32, program: &Path) -> Vec<OsString> {
     let mut out: Vec<OsString> = vec![
         format!("--as={}", bounds.address_space).into(),
         format!("--fsize={}", bounds.file_bytes).into(),
@@ -334,6 +346,7 @@ fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, program: &Path) -> V
         "--pdeathsig=KILL".into(),
         "--".into(),
     ]);
+    out.extend(["/bin/sh", "-c", IF_PARENT_LIVES, "sh", &parent.to_string()].map(OsString::from));
     out.push(program.as_os_str().to_owned());
     out
 }
@@ -352,9 +365,12 @@ mod tests {
         }
     }
 
-    /// What `Command` would start, without its program.
+    /// What `Command` would start, without its program; the look at the parent in one word.
     fn chain_of(command: &Command) -> String {
-        command.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        let chain = command.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+        let parent = format!("/bin/sh -c {IF_PARENT_LIVES} sh {}", std::process::id());
+        assert!(chain.contains(&parent), "{chain}");
+        chain.replace(&parent, "if-parent-lives")
     }
 
     fn as_user(uid: Option<u32>) -> UserLease {
@@ -368,8 +384,29 @@ mod tests {
             chain_of(&command),
             "--as=3758096384 --fsize=17179869184 --nofile=512 --core=0 --nproc=256 -- /usr/bin/setpriv \
              --reuid=61500 --regid=61500 --clear-groups --bounding-set=-all --inh-caps=-all --ambient-caps=-all \
-             --no-new-privs --pdeathsig=KILL -- /usr/bin/qemu-system-x86_64"
+             --no-new-privs --pdeathsig=KILL -- if-parent-lives /usr/bin/qemu-system-x86_64"
         );
+    }
+
+    #[test]
+    fn nothing_starts_for_a_parent_that_is_gone() {
+        let bounds = Bounds {
+            address_space: 1 << 30,
+            data: None,
+            cpu_seconds: None,
+            file_bytes: 0,
+            open_files: 64,
+            threads: 1,
+            capability: None,
+            unshare: None,
+        };
+        let said = |parent: u32| {
+            let mut command = Command::new("prlimit");
+            command.args(chain(Path::new("setpriv"), None, &bounds, parent, Path::new("/bin/echo")));
+            String::from_utf8(command.arg("started").output().unwrap().stdout).unwrap()
+        };
+        assert_eq!(said(std::process::id()), "started\n");
+        assert_eq!(said(1), "");
     }
 
     #[test]
@@ -398,7 +435,7 @@ mod tests {
             chain(Some(61_500)),
             "--as=4 --fsize=0 --nofile=64 --core=0 --data=3 --cpu=60:61 --nproc=1 -- /usr/bin/unshare --net -- \
              /usr/bin/setpriv --reuid=61500 --regid=61500 --clear-groups --bounding-set=-all,+dac_read_search \
-             --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs --pdeathsig=KILL -- x"
+             --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs --pdeathsig=KILL -- if-parent-lives x"
         );
         assert!(!chain(None).contains("dac_read_search"), "our own user needs none, and gets none");
     }
@@ -433,6 +470,35 @@ mod tests {
         let freed = first.uid();
         drop(first);
         assert_eq!(UserLease::take(&confinement).unwrap().uid(), freed);
+    }
+
+    #[test]
+    fn locks_lie_only_where_nobody_else_can_change_them() {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root: only root has users to give");
+        let dir = tempfile::tempdir().unwrap();
+        let take = |locks: PathBuf| {
+            let users = UserRange { first: 61_980, count: 1, locks };
+            UserLease::take(&Confinement { users, same_user: SameUser::Refused })
+        };
+        let at = |name: &str| dir.path().join(name);
+        take(at("new/users")).unwrap();
+        let mode = std::fs::metadata(at("new/users")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o700);
+
+        std::os::unix::fs::symlink(at("new"), at("link")).unwrap();
+        assert!(take(at("link/users")).is_err(), "the folder above is a link");
+        std::os::unix::fs::symlink(at("new/users"), at("new/other")).unwrap();
+        assert!(take(at("new/other")).is_err(), "the folder is a link");
+        std::fs::create_dir(at("foreign")).unwrap();
+        std::os::unix::fs::chown(at("foreign"), Some(61_980), None).unwrap();
+        assert!(take(at("foreign/users")).is_err(), "somebody else's");
+        std::fs::create_dir(at("open")).unwrap();
+        std::fs::set_permissions(at("open"), Permissions::from_mode(0o777)).unwrap();
+        assert!(take(at("open/users")).is_err(), "others can write it");
+        std::fs::write(at("file"), "").unwrap();
+        assert!(take(at("file/users")).is_err(), "a file");
+        let Err(error) = take(at("file")) else { panic!("a file is no folder") };
+        assert!(error.to_string().contains(&at("file").display().to_string()), "{error}");
     }
 
     #[test]

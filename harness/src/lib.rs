@@ -46,6 +46,7 @@ pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Mode, 
 pub use guest::facts::Facts;
 pub use machine::{Machine, Sealed, SystemState};
 pub use origin::{Origin, Prefix, RelayPolicy, relay_url};
+pub use process::Killer;
 pub use qemu::Qemu;
 pub use relay::{RelayEvent, RelayLimits};
 pub use spec::{

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::confinement::UserLease;
 use crate::console::Console;
 use crate::error::HarnessError;
-use crate::process::{Fault, LAST_WORDS, Process};
+use crate::process::{Fault, Killer, LAST_WORDS, Process};
 use crate::qmp::{Qmp, QmpError};
 use crate::relay::Relay;
 use crate::wire::{Output, SHORT, Wire, WireError};
@@ -268,6 +268,12 @@ impl Machine {
         }
         sync_folder(&self.run_dir).map_err(|source| HarnessError::system("flush", &self.run_dir, source))?;
         Ok(Sealed { overlays })
+    }
+
+    /// What ends QEMU from another thread, while this one waits for the guest: the wait then fails.
+    #[must_use]
+    pub fn killer(&self) -> Killer {
+        self.process.killer()
     }
 
     /// Kills QEMU at once and waits for its end.

@@ -32,13 +32,14 @@ pub(crate) enum Fault {
 
 /// Ends a process, never another one that has its number by then.
 #[derive(Clone, Debug)]
-pub(crate) struct Killer {
+pub struct Killer {
     pidfd: Arc<OwnedFd>,
     fault: Arc<OnceLock<Fault>>,
 }
 
 impl Killer {
-    pub(crate) fn kill(&self) {
+    /// Kills it, if it has not ended yet. Does not wait.
+    pub fn kill(&self) {
         // It fails only if the process is gone, which is what is wanted.
         let _ = pidfd_send_signal(&*self.pidfd, Signal::KILL);
     }

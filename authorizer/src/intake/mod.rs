@@ -22,6 +22,8 @@ use recipe_spec::text::{Malformed, quoted};
 use recipe_spec::{Code, Limits, Payload, RecipePath};
 use serde::{Deserialize, Serialize};
 
+use crate::stopped::is_full;
+
 pub use folder::read_folder;
 pub(crate) use job::JOB;
 use local::Local;
@@ -230,9 +232,7 @@ impl IntakeError {
             Self::NoSpace { .. } => Some(Code::HostFull),
             Self::Worker { .. } => Some(Code::HostFailed),
             Self::Host(error) => Some(error.code()),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some(Code::HostFull)
-            }
+            Self::Io { source, .. } if is_full(source) => Some(Code::HostFull),
             Self::Io { .. } => None,
         }
     }

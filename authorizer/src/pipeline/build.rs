@@ -207,7 +207,7 @@ impl Applying<'_, '_> {
                 .hint("authorize_seconds in site.toml"));
         }
         if let StepKind::Download(download) = &step.kind {
-            let content = self.machines.download(&download.url, download.sha256)?;
+            let content = self.machines.download(&download.url, download.sha256, journal)?;
             self.machine.write_file(&format!("{root}/.download/{}", download.sha256), 0o644, &content)?;
         }
         let limit = left.min(step_limit(&step.kind, self.site));

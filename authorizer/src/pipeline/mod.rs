@@ -1,15 +1,17 @@
 //! The pipeline on one screen: each stage takes the last one's evidence and gives its own, so none can be skipped.
 //!
 //! ```text
-//! Intake → VerifiedRecipe → NotRevoked → ScannedRecipe → Sealed → Inspected → Tested → Authorization
+//! Intake → VerifiedRecipe → NotRevoked → ScannedRecipe → (Standing) → Sealed → Inspected → Tested → Authorization
 //! ```
 
 mod build;
 mod inspect;
+mod layers;
 mod revocation;
 mod scan;
 mod sign;
 mod site_recipes;
+mod standing;
 mod trial;
 mod verify;
 mod workspace;
@@ -22,7 +24,7 @@ use serde::Serialize;
 use signer::Signer;
 
 use crate::base::{self, VerifiedBase};
-use crate::events::Stage;
+use crate::events::{Event, Stage};
 use crate::intake::{self, FetchLimits, Source};
 use crate::journal::Journal;
 use crate::machines::{Machines, workers};
@@ -37,6 +39,7 @@ pub use scan::ScannedRecipe;
 pub use trial::Tested;
 pub use verify::VerifiedRecipe;
 
+use standing::Standing;
 use workspace::Workspace;
 
 /// What is to be authorized.
@@ -48,6 +51,27 @@ pub struct Job {
     pub path: Option<RecipePath>,
     /// The one version to accept, which then may be below the highest authorized one.
     pub version: Option<Version>,
+    /// What an authorization that holds already means.
+    pub standing: IfStanding,
+}
+
+/// What to do where the site has authorized this very submission before, and that still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfStanding {
+    /// It is the answer: nothing is built.
+    Answer,
+    /// A person wants a new decision, with today's packages say, which replaces it.
+    DecideAgain,
+}
+
+/// When an authorization was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Made {
+    /// By this run.
+    Now,
+    /// By an earlier one: it holds, so nothing was built.
+    Before,
 }
 
 /// What an authorization ended with.
@@ -70,6 +94,8 @@ pub struct Authorized {
     pub not_after: Timestamp,
     /// Number of the recipe CRL that it was made under.
     pub crl_number: u64,
+    /// Whether this run made it.
+    pub made: Made,
 }
 
 /// Takes a recipe through all stages. `clock` is read once for each decision.
@@ -84,12 +110,14 @@ pub fn authorize(
     clock: &dyn Fn() -> Timestamp,
     journal: &mut Journal<'_>,
 ) -> Result<Authorized, Stopped> {
-    let workspace = Workspace::open(site, lock)?;
-    let intake = journal.stage(Stage::Intake, intake_detail, |_| {
-        let (source, path) = (&job.source, job.path.as_ref());
-        let (workers, folder) = (workers(site), workspace.path());
-        intake::fetch(source, path, &Limits::STANDARD, &FetchLimits::STANDARD, &workers, folder)
-            .map_err(Stopped::from)
+    let workspace = Workspace::open(site, lock, journal)?;
+    let intake = journal.stage(Stage::Intake, intake_detail, |journal| {
+        let (job, workers, folder) = (job.clone(), workers(site), workspace.path().to_owned());
+        let fetched = journal.interruption().unless_asked(move || {
+            let (source, path) = (&job.source, job.path.as_ref());
+            intake::fetch(source, path, &Limits::STANDARD, &FetchLimits::STANDARD, &workers, &folder)
+        });
+        Ok(fetched??)
     })?;
     let verified = journal.stage(Stage::Verify, VerifiedRecipe::detail, |_| {
         VerifiedRecipe::verify(intake, job.version.as_ref(), site, lock, clock())
@@ -98,10 +126,20 @@ pub fn authorize(
         .stage(Stage::Revocation, NotRevoked::detail, |_| NotRevoked::check(verified, site, clock()))?;
     let scanned = journal
         .stage(Stage::Scan, ScannedRecipe::detail, |_| ScannedRecipe::scan(clear, &site.config().policy))?;
-    let (base, machines) = journal.stage(Stage::Base, base_detail, |journal| {
-        let base = base_for(scanned.recipe(), site, clock())?;
-        let machines = Machines::prepare(site, &base, workspace.path(), journal)?;
-        Ok((base, machines))
+    let base = journal.stage(
+        Stage::Base,
+        |base: &VerifiedBase| base.name().to_owned(),
+        |_| base_for(scanned.recipe(), site, clock()),
+    )?;
+    if job.standing == IfStanding::Answer
+        && let Some(authorized) = journal.stage(Stage::Standing, standing_detail, |journal| {
+            standing(&scanned, &base, site, clock(), journal)
+        })?
+    {
+        return Ok(authorized);
+    }
+    let machines = journal.stage(Stage::Machines, Machines::described, |journal| {
+        Machines::prepare(site, &base, workspace.path(), journal)
     })?;
     let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
     let inspected = inspect::inspect(sealed, site, &machines, journal)?;
@@ -131,8 +169,30 @@ fn base_for(recipe: &Recipe, site: &Site, now: Timestamp) -> Result<VerifiedBase
     Ok(base::verify(&folder, site.pins(), now)?)
 }
 
-fn base_detail((base, machines): &(VerifiedBase, Machines<'_>)) -> String {
-    format!("{}, {}", base.name(), machines.described())
+/// The authorization that answers for this submission already; why an earlier one does not is said aloud.
+fn standing(
+    scanned: &ScannedRecipe,
+    base: &VerifiedBase,
+    site: &Site,
+    now: Timestamp,
+    journal: &mut Journal<'_>,
+) -> Result<Option<Authorized>, Stopped> {
+    match Standing::of(scanned, base, site, now)? {
+        Standing::Holds(authorized) => Ok(Some(authorized)),
+        Standing::Replaced(why) => {
+            let text = format!("the authorization of this version does not stand, it is decided anew: {why}");
+            journal.tell(Event::Note { text });
+            Ok(None)
+        }
+        Standing::Nothing => Ok(None),
+    }
+}
+
+fn standing_detail(standing: &Option<Authorized>) -> String {
+    match standing {
+        Some(authorized) => format!("already authorized until {}", authorized.not_after),
+        None => "none holds".to_owned(),
+    }
 }
 
 fn intake_detail(intake: &intake::Intake) -> String {

@@ -1,6 +1,5 @@
 //! The countersignature, with every input, layer and verdict named by digest; and its publication.
 
-use std::fs;
 use std::time::Duration;
 
 use crl::Clear;
@@ -9,8 +8,9 @@ use recipe_spec::{PayloadFile, Sha256Digest, Timestamp};
 use serde::Serialize;
 use signer::Signer;
 
-use super::Authorized;
+use super::layers;
 use super::trial::Tested;
+use super::{Authorized, Made};
 use crate::authorization::{
     self, Authorization, AuthorizationPredicate, BaseEvidence, CrlEvidence, DiskEvidence, LayerEvidence,
     RecipeEvidence, ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence, TestEvidence, TestSuite,
@@ -77,10 +77,7 @@ pub(super) fn countersign(
     let info = &recipe.manifest().recipe;
     let evidence = Evidence {
         scan: sealed.scanned.report().json_lines().into_bytes(),
-        policy: json_line(&PolicyInForce {
-            policy: &site.config().policy,
-            suite: DigestSet { sha256: tested.suite },
-        })?,
+        policy: policy_in_force(site, tested.suite)?,
         build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
@@ -147,6 +144,11 @@ pub(super) fn countersign(
     Ok(Signed { evidence, file, not_after, crl_number: current.number, tested })
 }
 
+/// What the site decides by, as it is published: a submission that was judged by it is not judged by it again.
+pub(super) fn policy_in_force(site: &Site, suite: Sha256Digest) -> Result<Vec<u8>, Stopped> {
+    json_line(&PolicyInForce { policy: &site.config().policy, suite: DigestSet { sha256: suite } })
+}
+
 fn digest_of(bytes: &[u8]) -> DigestSet {
     DigestSet { sha256: Sha256Digest::of(bytes) }
 }
@@ -179,21 +181,12 @@ impl Signed {
         let verified = self.tested.sealed.scanned.clear().verified();
         let recipe = verified.recipe();
         let info = &recipe.manifest().recipe;
-        let store = site.layout().layers();
-        for layer in &self.tested.sealed.layers {
-            let path = store.join(format!("{}.qcow2", layer.sha256));
-            let io = |error: std::io::Error| Stopped::io("keep a layer as", &path, &error);
-            fs::create_dir_all(&store).map_err(io)?;
-            fs::rename(&layer.path, &path).map_err(io)?;
-        }
-        let io = |error: std::io::Error| Stopped::io("flush", &store, &error);
-        fs::File::open(&store).and_then(|folder| folder.sync_all()).map_err(io)?;
-
-        let mut ledger = Ledger::open(&site.layout().ledger())?;
-        // First the ledger: a crash in between leaves the stricter state.
-        ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
-        let commit =
-            publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?;
+        let commit = self.commit(site, lock, now);
+        // The layers of what was not published, or of what it replaces: no authorization names them any more.
+        let swept = layers::sweep(site, lock);
+        let commit = commit?;
+        // It is published, whatever becomes of files that nothing needs: the next run sweeps again.
+        drop(swept);
         Ok(Authorized {
             name: info.name.clone(),
             version: info.version.clone(),
@@ -203,7 +196,18 @@ impl Signed {
             source_commit: verified.source().commit.clone(),
             not_after: self.not_after,
             crl_number: self.crl_number,
+            made: Made::Now,
         })
+    }
+
+    fn commit(&self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<String, Stopped> {
+        let recipe = self.tested.sealed.scanned.recipe();
+        let info = &recipe.manifest().recipe;
+        layers::keep(&self.tested.sealed.layers, site, lock)?;
+        let mut ledger = Ledger::open(&site.layout().ledger())?;
+        // First the ledger: a crash in between leaves the stricter state.
+        ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
+        Ok(publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?)
     }
 
     fn message(&self) -> String {

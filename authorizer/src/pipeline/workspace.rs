@@ -4,6 +4,9 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::layers;
+use crate::events::Event;
+use crate::journal::Journal;
 use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 
@@ -17,7 +20,7 @@ pub(super) struct Workspace {
 
 impl Workspace {
     /// Removes what killed runs left and makes the folder of this one. Who holds the site's lock is alone here.
-    pub(super) fn open(site: &Site, _lock: &SiteLock) -> Result<Self, Stopped> {
+    pub(super) fn open(site: &Site, lock: &SiteLock, journal: &mut Journal<'_>) -> Result<Self, Stopped> {
         let run = site.layout().run();
         let io = |what, path: &Path| {
             let path = path.to_owned();
@@ -28,7 +31,17 @@ impl Workspace {
             let entry = entry.map_err(io("read", &run))?;
             if entry.file_name().to_string_lossy().starts_with(PREFIX) {
                 fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
+                journal.tell(Event::Note { text: "removed what a killed run left".to_owned() });
             }
+        }
+        let text = match layers::sweep(site, lock) {
+            Ok(0) => None,
+            Ok(count) => Some(format!("removed {count} layers that no authorization names")),
+            // Only space is lost. What is wrong with the repository will be said by whoever needs it.
+            Err(stopped) => Some(format!("layers that no authorization names are not removed: {stopped}")),
+        };
+        if let Some(text) = text {
+            journal.tell(Event::Note { text });
         }
         let folder = run.join(format!("{PREFIX}{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder).map_err(io("make", &folder))?;

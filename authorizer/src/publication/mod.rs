@@ -4,7 +4,7 @@
 //! A reader sees the old commit or the new one and nothing between, because objects come first and the reference
 //! moves last, from the value that was expected. A kill leaves objects that nothing names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,13 @@ use git2::{
     TreeBuilder,
 };
 use recipe_spec::payload::PayloadFile;
-use recipe_spec::{Code, RecipeName, RecipePath, Timestamp};
+use recipe_spec::{Code, RecipeName, RecipePath, Sha256Digest, Timestamp};
 use semver::Version;
 
+use crate::authorization;
 use crate::regular_file;
-use crate::site::SiteLock;
+use crate::site::{Layout, SiteLock};
+use crate::stopped::git_is_full;
 
 /// The authorization itself, within its version's folder.
 pub const AUTHORIZATION_FILE: &str = "authorization.intoto.jsonl";
@@ -31,6 +33,9 @@ pub const EVIDENCE_FOLDER: &str = "evidence";
 const BRANCH: &str = "refs/heads/main";
 /// Who commits: git wants somebody, the authorization's signature is what counts.
 const COMMITTER: (&str, &str) = ("countersign", "countersign@localhost");
+
+/// Begins the name of an object's file while libgit2 writes it.
+const HALF_OBJECT: &str = "tmp_object_git2_";
 
 /// The most files and bytes of one publication.
 const FILES: usize = 2048;
@@ -111,6 +116,7 @@ impl PublicationError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::NotAuthorized { .. } => Some(Code::NotAuthorized),
+            Self::Git { source, .. } if git_is_full(source) => Some(Code::HostFull),
             Self::Damaged { .. } | Self::TooLarge { .. } | Self::Moved { .. } | Self::Git { .. } => None,
         }
     }
@@ -152,8 +158,7 @@ pub fn publish(
         return Err(PublicationError::TooLarge { limit: BYTES, unit: "bytes" });
     }
     let shelf = Shelf::open(&lock.authorizations())?;
-    // A kill between taking and renaming git's own lock leaves it behind. Who holds the site lock is alone here.
-    let _ = std::fs::remove_file(shelf.path.join(format!("{BRANCH}.lock")));
+    shelf.sweep();
     shelf.publish(name, version, files, message, now)
 }
 
@@ -175,6 +180,23 @@ pub fn lookup(
 /// [`PublicationError`], where the repository cannot be read.
 pub fn list(repository: &Path) -> Result<Vec<(RecipeName, Version)>, PublicationError> {
     Shelf::open(repository)?.list()
+}
+
+/// The digests of all layers that a published authorization names, whether it holds or not. Unverified: it tells what to
+/// keep, never what to trust.
+///
+/// # Errors
+/// [`PublicationError::Damaged`] if an authorization cannot be read, and others where the repository cannot.
+pub fn layers_untrusted(repository: &Path) -> Result<BTreeSet<Sha256Digest>, PublicationError> {
+    let shelf = Shelf::open(repository)?;
+    let mut layers = BTreeSet::new();
+    let Some((_, root)) = shelf.root()? else { return Ok(layers) };
+    for (name, version) in shelf.list()? {
+        let path = format!("{}/{AUTHORIZATION_FILE}", Layout::publication(&name, &version));
+        let named = shelf.small_file(&root, &path)?.and_then(|file| authorization::layers_untrusted(&file));
+        layers.extend(named.ok_or_else(|| shelf.damaged(format!("{path} cannot be read")))?);
+    }
+    Ok(layers)
 }
 
 /// An open repository.
@@ -207,6 +229,16 @@ impl Shelf {
 
     fn damaged(&self, what: impl Into<String>) -> PublicationError {
         PublicationError::Damaged { path: self.path.clone(), what: what.into() }
+    }
+
+    /// Removes what a kill left: git's own lock, and objects that were not whole. Who holds the site lock is alone here.
+    fn sweep(&self) {
+        let _ = std::fs::remove_file(self.path.join(format!("{BRANCH}.lock")));
+        for entry in std::fs::read_dir(self.path.join("objects")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(HALF_OBJECT) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The commit of `main`, unless nothing was published yet.
@@ -363,6 +395,21 @@ impl Shelf {
             }
         }
         Ok(found)
+    }
+
+    /// A file's bytes, if it is one and within the limit of a whole publication.
+    fn small_file(&self, root: &Tree<'_>, path: &str) -> Result<Option<Vec<u8>>, PublicationError> {
+        let entry = match root.get_path(Path::new(path)) {
+            Ok(entry) => entry,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
+            Err(error) => return Err(self.git(error)),
+        };
+        let odb = self.repository.odb().map_err(|error| self.git(error))?;
+        let (size, kind) = odb.read_header(entry.id()).map_err(|error| self.git(error))?;
+        if kind != ObjectType::Blob || size > BYTES {
+            return Ok(None);
+        }
+        Ok(Some(odb.read(entry.id()).map_err(|error| self.git(error))?.data().to_vec()))
     }
 
     fn read_folder(

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use recipe_spec::Sha256Digest;
 use recipe_spec::name::RecipeName;
 use signer::Role;
 
@@ -10,6 +11,9 @@ use signer::Role;
 pub struct Layout {
     root: PathBuf,
 }
+
+/// Ends a layer's file name.
+pub(crate) const LAYER_SUFFIX: &str = "qcow2";
 
 impl Layout {
     /// The newest version of the folder's layout that this program reads and writes (`layout` in `site.toml`).
@@ -98,6 +102,11 @@ impl Layout {
     /// Sealed layers, named by their digest.
     pub fn layers(&self) -> PathBuf {
         self.root.join("layers")
+    }
+
+    /// The file of one sealed layer.
+    pub fn layer(&self, sha256: Sha256Digest) -> PathBuf {
+        self.layers().join(format!("{sha256}.{LAYER_SUFFIX}"))
     }
 
     /// What must survive: ledger, highest CRL seen.

@@ -20,8 +20,11 @@ use signer::{
     Signer, SignerError, SitePins, TrustSetupError, TrustStore, VoMap,
 };
 
+use crate::stopped::is_full;
+
 pub use config::{ConfigError, SiteConfig, SiteId};
 pub use init::{InitOptions, KeyProtection};
+pub(crate) use layout::LAYER_SUFFIX;
 pub use layout::Layout;
 pub use lock::{SiteLock, TrustLock};
 pub use trusting::{add_vo, renew_anchor_crl, renew_ca_crl};
@@ -409,9 +412,7 @@ impl SiteError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Locked { .. } => Some(Code::HostFailed),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some(Code::HostFull)
-            }
+            Self::Io { source, .. } if is_full(source) => Some(Code::HostFull),
             Self::Crl(error) => Some(error.code()),
             Self::Trust { source, .. } if source.code() == Code::CrlInvalid => Some(Code::CrlInvalid),
             Self::Publication(error) => error.code(),

@@ -1,12 +1,12 @@
 //! `countersign authorize`: a recipe from git through all stages of the pipeline, with a live view and a log.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use authorizer::events::Event;
 use authorizer::journal::{Journal, Timing};
-use authorizer::pipeline::{self, Authorized, Job};
+use authorizer::pipeline::{self, Authorized, IfStanding, Job, Made};
 use authorizer::site::Site;
+use authorizer::stopped::is_full;
 use recipe_spec::Code;
 use serde_json::json;
 use signer::Role;
@@ -14,6 +14,7 @@ use signer::Role;
 use crate::arguments::{Format, PassphraseSource};
 use crate::clock;
 use crate::commands::site;
+use crate::interrupt;
 use crate::live::Live;
 use crate::outcome::{Answer, Problem};
 
@@ -22,6 +23,7 @@ pub(crate) fn run(
     source: &str,
     path: &str,
     version: Option<&str>,
+    standing: IfStanding,
     passphrase: &PassphraseSource,
     format: Format,
 ) -> Result<Answer, Problem> {
@@ -33,13 +35,15 @@ pub(crate) fn run(
                 text.parse().map_err(|error| Problem::usage(format!("`{text}` is no version: {error}")))
             })
             .transpose()?,
+        standing,
     };
     let site = site::open(folder)?;
     let countersigner = site::signer(&site, Role::Countersigner, passphrase)?;
-    let lock = site::lock(&site)?;
+    let lock = site::lock(&site, format)?;
     let mut live = Live::new(format);
     let mut watcher = |event: &Event| live.show(event);
-    let (mut journal, log) = logged(Journal::new(&mut watcher), &site, "authorize")?;
+    let journal = Journal::new(&mut watcher).until(interrupt::in_order());
+    let (mut journal, log) = logged(journal, &site, "authorize")?;
     let ended = pipeline::authorize(&job, &site, &lock, &countersigner, &clock::now, &mut journal);
     let result = ended.as_ref().map_or_else(|stopped| stopped.code.as_str(), |_| "done");
     journal.tell(Event::Ended { result: result.to_owned() });
@@ -57,8 +61,12 @@ pub(crate) fn run(
 }
 
 fn answer(authorized: &Authorized, stages: &[Timing], cold_boots: u32, log: &Path) -> Answer {
+    let said = match authorized.made {
+        Made::Now => "authorized",
+        Made::Before => "already authorized:",
+    };
     let human = format!(
-        "authorized {}@{} until {}\nauthorization sha256 {}\nlog {}",
+        "{said} {}@{} until {}\nauthorization sha256 {}\nlog {}",
         authorized.name,
         authorized.version,
         authorized.not_after,
@@ -86,8 +94,7 @@ pub(crate) fn logged<'a>(
         .find(|path| !path.exists())
         .unwrap_or_default();
     let journal = journal.log_to(&path).map_err(|error| {
-        let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        let code = if full { Code::HostFull } else { Code::HostFailed };
+        let code = if is_full(&error) { Code::HostFull } else { Code::HostFailed };
         Problem::coded(code, format!("cannot write the log {}: {error}", path.display()))
     })?;
     Ok((journal, path))

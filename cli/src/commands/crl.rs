@@ -8,11 +8,17 @@ use recipe_spec::{Code, Timestamp};
 use serde_json::{Value, json};
 use signer::{Role, Signer, TrustError};
 
-use crate::arguments::{CrlCommand, PassphraseSource};
+use crate::arguments::{CrlCommand, Format, PassphraseSource};
 use crate::commands::site;
+use crate::interrupt;
 use crate::outcome::{Answer, Problem, table};
 
-pub(crate) fn run(folder: Option<&Path>, command: &CrlCommand, now: Timestamp) -> Result<Answer, Problem> {
+pub(crate) fn run(
+    folder: Option<&Path>,
+    command: &CrlCommand,
+    now: Timestamp,
+    format: Format,
+) -> Result<Answer, Problem> {
     let site = site::open(folder)?;
     match command {
         CrlCommand::Show => show(&site, now),
@@ -20,7 +26,7 @@ pub(crate) fn run(folder: Option<&Path>, command: &CrlCommand, now: Timestamp) -
         CrlCommand::Verify => verify(&site, now),
         CrlCommand::Publish { clock_was_ahead, passphrase } => {
             let dating = if *clock_was_ahead { Dating::Corrected } else { Dating::InOrder };
-            publish(folder, site, dating, passphrase, now)
+            publish(folder, site, dating, passphrase, now, format)
         }
     }
 }
@@ -47,11 +53,12 @@ pub(crate) fn revoke(
     reason: &str,
     passphrase: &PassphraseSource,
     now: Timestamp,
+    format: Format,
 ) -> Result<Answer, Problem> {
     let selector = selector_of(selector)?;
     let reason: Reason = reason.parse().map_err(Problem::usage)?;
     let site = site::open(folder)?;
-    let lock = site::trust_lock(&site)?;
+    let lock = site::trust_lock(&site, format)?;
     if matches!(&selector, Selector::SignerKey(key) if site.pins().pinned(Role::CrlIssuer).any(|pinned| pinned == *key))
     {
         return Err(Problem::usage(
@@ -80,8 +87,9 @@ fn publish(
     dating: Dating,
     passphrase: &PassphraseSource,
     now: Timestamp,
+    format: Format,
 ) -> Result<Answer, Problem> {
-    let lock = site::trust_lock(&site)?;
+    let lock = site::trust_lock(&site, format)?;
     // Before anything is renewed: a CRL of the CA that a wrong clock dates would be expired under the right one.
     let seen = Seen::open(site.layout().crl_seen())?;
     let ahead = seen.check_clock(now);
@@ -101,6 +109,7 @@ fn publish(
         Err(spoiled) => return Err(spoiled.into()),
     }
     let unlocked = site::unlock(&site, Role::CrlIssuer, passphrase)?;
+    let _ = interrupt::in_order();
     // The list counts only while the CA's own CRL is in force, so that one is renewed first. A CA whose key lies elsewhere,
     // or has another passphrase, is renewed elsewhere.
     let ca = if site.layout().ca_key().exists() {
@@ -142,6 +151,7 @@ fn extend(
     issuer: &Signer,
     now: Timestamp,
 ) -> Result<RecipeCrl, Problem> {
+    let _ = interrupt::in_order();
     let layout = site.layout();
     let seen = Seen::open(layout.crl_seen())?;
     if !matches!(change, Change::Correct) {

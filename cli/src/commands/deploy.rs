@@ -4,7 +4,6 @@
 //! its own, shows what that says line by line, and ends when it is ready or has failed. If `deploy` is gone
 //! before that, nobody waits for the instance any more, and the supervisor ends it.
 
-use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,18 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use authorizer::events::Event;
+use authorizer::interruption::Interruption;
 use authorizer::journal::Journal;
 use deployer::{Instance, Launched, Order, PortForward, State};
 use recipe_spec::{Code, RecipeName};
 use semver::Version;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::arguments::Format;
 use crate::clock;
 use crate::commands::authorize::logged;
 use crate::commands::{instance, site};
+use crate::interrupt;
 use crate::live::{Live, Shown};
 use crate::outcome::{Answer, Problem};
 
@@ -56,13 +59,23 @@ pub(crate) fn deploy(
 ) -> Result<Answer, Problem> {
     order(name, forwards)?;
     let site = site::open(folder)?;
+    let interruption = interrupt::in_order();
     let mut supervisor = start(site.layout().root(), name, forwards)
         .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot start the supervisor: {error}")))?;
+    ask_too(interruption, &supervisor)
+        .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot watch the supervisor: {error}")))?;
     let mut live = Live::new(format);
     let said = last_message(&mut supervisor, &mut live);
     live.end();
     match said {
-        Some(Message::Ready { human, data }) => Ok(Answer { human, data }),
+        Some(Message::Ready { human, data }) => match interruption.settle() {
+            Ok(()) => Ok(Answer { human, data }),
+            // The supervisor was asked too: there is no instance once it has ended.
+            Err(stopped) => {
+                let _ = supervisor.wait();
+                Err(stopped.into())
+            }
+        },
         Some(Message::Stopped { code, message, hints, details, data }) => {
             // It has nothing left to do, but its end is what frees the instance's lock.
             let _ = supervisor.wait();
@@ -92,6 +105,17 @@ fn start(site: &Path, name: &str, forwards: &[String]) -> std::io::Result<Child>
         .spawn()
 }
 
+/// Hands an interruption of this command on to the supervisor, which is in a session of its own.
+fn ask_too(interruption: &Interruption, supervisor: &Child) -> std::io::Result<()> {
+    // By a descriptor, so that the signal cannot reach another process that has the number by then.
+    let supervisor = pidfd_open(Pid::from_child(supervisor), PidfdFlags::empty())?;
+    interruption.when_asked(move || {
+        // It fails only if the supervisor has ended.
+        let _ = pidfd_send_signal(&supervisor, Signal::TERM);
+    });
+    Ok(())
+}
+
 /// Shows what the supervisor says until its last message.
 fn last_message(supervisor: &mut Child, live: &mut Live<'_>) -> Option<Message> {
     let output = BufReader::new(supervisor.stdout.take()?);
@@ -105,18 +129,16 @@ fn last_message(supervisor: &mut Child, live: &mut Live<'_>) -> Option<Message> 
     None
 }
 
-/// Holds one instance until it is asked to end: by `instance stop`, SIGTERM or SIGINT.
+/// Holds one instance until it is asked to end: by `instance stop` or a signal; before it is ready also by the end of the
+/// command that started it.
 pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) -> Result<Answer, Problem> {
     // Fails where a person started this by hand from a shell: then it has the session it needs.
     let _ = rustix::process::setsid();
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| {
-            Problem::coded(Code::HostFailed, format!("cannot watch for signals: {error}"))
-        })?;
-    }
-    let courier = Courier { stop: &stop, over: Cell::new(false) };
-    let ended = hold(folder, name, forwards, &stop, &courier);
+    let courier = Courier { stop: Arc::default(), over: Arc::default(), interruption: Interruption::default() };
+    courier
+        .watch()
+        .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot watch for signals: {error}")))?;
+    let ended = hold(folder, name, forwards, &courier);
     if let Err(Problem::Coded { code, message, hints, details, data }) = &ended {
         courier.last(&Message::Stopped {
             code: *code,
@@ -133,8 +155,7 @@ fn hold(
     folder: Option<&Path>,
     name: &str,
     forwards: &[String],
-    stop: &AtomicBool,
-    courier: &Courier<'_>,
+    courier: &Courier,
 ) -> Result<Answer, Problem> {
     let order = order(name, forwards)?;
     let site = site::open(folder)?;
@@ -145,7 +166,9 @@ fn hold(
         });
     });
     let mut watcher = |event: &Event| live.show(event);
-    let (mut journal, log) = logged(Journal::new(&mut watcher), &site, "deploy")?;
+    let journal = Journal::new(&mut watcher).until(&courier.interruption);
+    let (mut journal, log) = logged(journal, &site, "deploy")?;
+    let stop = &courier.stop;
     let ended =
         deployer::supervise(&order, &site, &clock::now, stop, &mut journal, &mut |launched, journal| {
             courier.last(&ready(launched, journal, &log));
@@ -173,30 +196,62 @@ fn ready(launched: &Launched, journal: &Journal<'_>, log: &Path) -> Message {
     Message::Ready { human, data }
 }
 
-/// Carries messages to the command that started this one.
-struct Courier<'a> {
-    stop: &'a AtomicBool,
+/// Carries messages to the command that started this one, and back that it should end.
+struct Courier {
+    /// Asks an instance that runs to shut down.
+    stop: Arc<AtomicBool>,
     /// The last message was sent: whoever read it is free to go.
-    over: Cell<bool>,
+    over: Arc<AtomicBool>,
+    /// Ends what is not ready yet.
+    interruption: Interruption,
 }
 
-impl Courier<'_> {
+impl Courier {
+    /// Listens for signals, and for the end of whoever reads our messages.
+    fn watch(&self) -> std::io::Result<()> {
+        let mut signals = Signals::new(interrupt::signals())?;
+        let (stop, interruption) = (Arc::clone(&self.stop), self.interruption.clone());
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for _ in signals.forever() {
+                stop.store(true, Ordering::Relaxed);
+                interruption.ask();
+            }
+        })?;
+        let (over, interruption) = (Arc::clone(&self.over), self.interruption.clone());
+        std::thread::Builder::new().name("reader".into()).spawn(move || {
+            let stdout = std::io::stdout();
+            // No event is asked for: that the reader is gone is told always (poll(2), POLLERR).
+            let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+            while !matches!(poll(&mut watched, None), Ok(ready) if ready > 0) {}
+            if !over.load(Ordering::SeqCst) {
+                interruption.ask();
+            }
+        })?;
+        Ok(())
+    }
+
     fn send(&self, message: &Message) {
-        if self.over.get() {
-            return;
+        if !self.over.load(Ordering::SeqCst) {
+            self.write(message);
         }
+    }
+
+    fn write(&self, message: &Message) {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
         if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            self.over.set(true);
+            self.over.store(true, Ordering::SeqCst);
             self.stop.store(true, Ordering::Relaxed);
+            self.interruption.ask();
         }
     }
 
     fn last(&self, message: &Message) {
-        self.send(message);
-        self.over.set(true);
+        // First: whoever reads it may be gone before the next line.
+        if !self.over.swap(true, Ordering::SeqCst) {
+            self.write(message);
+        }
     }
 }
 
@@ -252,9 +307,13 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_after_the_last_message() {
-        let stop = AtomicBool::new(false);
-        let courier = Courier { stop: &stop, over: Cell::new(true) };
+        let courier = Courier {
+            stop: Arc::default(),
+            over: Arc::new(AtomicBool::new(true)),
+            interruption: Interruption::default(),
+        };
         courier.send(&Message::Line("would be in the test's own output".into()));
-        assert!(!stop.load(Ordering::Relaxed));
+        courier.last(&Message::Line("would be in the test's own output".into()));
+        assert!(!courier.stop.load(Ordering::Relaxed));
     }
 }

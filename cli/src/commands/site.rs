@@ -1,14 +1,14 @@
 //! `countersign init` and `anchor`: a site's folder and whom it trusts; and how the other commands open it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use authorizer::regular_file;
 use authorizer::site::apt::{debian_mirrors, host_sources};
 use authorizer::site::{
-    InitOptions, KeyProtection, Layout, Site, SiteLock, TrustLock, add_vo, renew_anchor_crl,
+    InitOptions, KeyProtection, Layout, Site, SiteError, SiteLock, TrustLock, add_vo, renew_anchor_crl,
 };
 use recipe_spec::{Code, Timestamp, VoName};
 use serde_json::json;
@@ -16,8 +16,9 @@ use signer::limits::MAX_KEY_PEM_BYTES;
 use signer::{Anchor, Passphrase, Role, Signer};
 use zeroize::Zeroizing;
 
-use crate::arguments::{AnchorCommand, NewPassphrase, PassphraseSource};
+use crate::arguments::{AnchorCommand, Format, NewPassphrase, PassphraseSource};
 use crate::files::read_text;
+use crate::interrupt;
 use crate::outcome::{Answer, Problem, printable};
 use crate::problem::named_wrongly;
 
@@ -46,6 +47,7 @@ pub(crate) fn init(
         site_recipes: Some(site_recipes.to_owned()),
         debian: debian_mirrors(&host_sources(Path::new(APT))),
     };
+    let _ = interrupt::in_order();
     let site = Site::init(dir, &options).map_err(named_wrongly)?;
     let layout = site.layout();
     let mirrors: Vec<_> = options.debian.iter().map(ToString::to_string).collect();
@@ -96,10 +98,12 @@ pub(crate) fn anchor(
     folder: Option<&Path>,
     command: &AnchorCommand,
     now: Timestamp,
+    format: Format,
 ) -> Result<Answer, Problem> {
     // A site whose trust is damaged does not open, and this is what mends it.
     let layout = Site::guarded(named(folder)?)?;
-    let lock = TrustLock::acquire(&layout, PATIENCE)?;
+    let lock = waiting(format, |patience| TrustLock::acquire(&layout, patience))?;
+    let _ = interrupt::in_order();
     match command {
         AnchorCommand::Add { name, ca, crl, vos } => {
             let anchor = trust_anchor(name, ca, crl, vos)?;
@@ -176,13 +180,31 @@ fn named(folder: Option<&Path>) -> Result<&Path, Problem> {
 }
 
 /// Takes the lock of what the site trusts, which no authorization holds.
-pub(crate) fn trust_lock(site: &Site) -> Result<TrustLock, Problem> {
-    Ok(TrustLock::acquire(site.layout(), PATIENCE)?)
+pub(crate) fn trust_lock(site: &Site, format: Format) -> Result<TrustLock, Problem> {
+    waiting(format, |patience| TrustLock::acquire(site.layout(), patience))
 }
 
 /// Takes the site's lock: one process at a time changes what a site authorizes.
-pub(crate) fn lock(site: &Site) -> Result<SiteLock, Problem> {
-    Ok(SiteLock::acquire(site.layout(), PATIENCE)?)
+pub(crate) fn lock(site: &Site, format: Format) -> Result<SiteLock, Problem> {
+    waiting(format, |patience| SiteLock::acquire(site.layout(), patience))
+}
+
+/// Takes a lock; if another command has it, says so to a person and waits.
+fn waiting<T>(
+    format: Format,
+    acquire: impl Fn(Duration) -> Result<T, SiteError>,
+) -> Result<T, Problem> {
+    match acquire(Duration::ZERO) {
+        Err(SiteError::Locked { .. }) => {
+            if format == Format::Human {
+                let seconds = PATIENCE.as_secs();
+                let text = "another countersign is at work on this site";
+                let _ = writeln!(std::io::stdout().lock(), "note: {text}, waiting for it up to {seconds} s");
+            }
+            Ok(acquire(PATIENCE)?)
+        }
+        acquired => Ok(acquired?),
+    }
 }
 
 /// The site's signing key of `role`.
