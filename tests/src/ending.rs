@@ -1,0 +1,320 @@
+//! Ending `countersign authorize` at a chosen instant, by any signal, and looking at what it leaves.
+//!
+//! The instant is read from the run's own log, which is written as things happen. What is left alive is exact: the test is
+//! the subreaper of all that it starts (`prctl(2)`, `PR_SET_CHILD_SUBREAPER`), so every orphan becomes its child.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use rustix::process::{Pid, Signal, WaitOptions};
+use serde_json::Value;
+
+use crate::command::Run;
+use crate::git::Daemon;
+use crate::site::Site;
+use crate::vo::Vo;
+
+/// After the end of the process, nothing that it started may live longer than this.
+const GRACE: Duration = Duration::from_secs(2);
+/// A run is not waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(900);
+const LOOK: Duration = Duration::from_millis(1);
+
+/// When a run is ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum At {
+    /// So long after its start.
+    After(Duration),
+    /// So long after its log says that a stage was `stage-started` or `stage-finished`.
+    Event(&'static str, &'static str, Duration),
+}
+
+/// A VO with one recipe that needs no package, a git daemon, and a site: everything for authorizing version after version.
+#[derive(Debug)]
+pub struct Ground {
+    /// The site.
+    pub site: Site,
+    vo: Vo,
+    daemon: Daemon,
+    scratch: PathBuf,
+    patch: u32,
+}
+
+/// How a run ended that was sent a signal.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    /// Whether it had ended by itself before the signal.
+    pub too_late: bool,
+    /// From the signal until nothing lived any more.
+    pub gone_after: Duration,
+}
+
+impl Ground {
+    /// Makes all of it below `folder`.
+    ///
+    /// # Panics
+    /// If something cannot be made.
+    #[must_use]
+    pub fn make(folder: &Path, id: &str) -> Self {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("orphans become ours");
+        let vo = Vo::found("atlas", &folder.join("vo"));
+        let scratch = folder.join("tmp");
+        fs::create_dir_all(&scratch).expect("a folder for temporary files");
+        let site = Site::found(id, folder);
+        let _ = site.trust(&vo).done();
+        let _ = site.base().done();
+        let daemon = Daemon::serve(&folder.join("vo"));
+        Self { site, vo, daemon, scratch, patch: 0 }
+    }
+
+    /// Signs and commits the next version: a submission that the site has not seen.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn submit(&mut self) {
+        self.patch += 1;
+        let folder = self.vo.recipe("note");
+        fs::create_dir_all(&folder).expect("the recipe's folder");
+        let manifest = format!(
+            "[recipe]\nname = \"atlas/note\"\nversion = \"1.0.{}\"\nsummary = \"A file\"\nbase = [\"debian-12\"]\n\n\
+             [[step]]\nfile = {{ path = \"/etc/note\", content = \"{}\\n\", mode = \"0644\" }}\n\n\
+             [[test]]\nname = \"is there\"\nrun = \"test -s /etc/note\"\ntimeout = \"10s\"\n",
+            self.patch, self.patch
+        );
+        fs::write(folder.join("recipe.toml"), manifest).expect("the manifest is written");
+        let _ = self.vo.sign("note").done();
+        self.vo.recipes.commit("The next version");
+    }
+
+    /// Starts `authorize` of the version submitted last.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(&self) -> Authorizing {
+        let logs = self.site.folder.join("logs");
+        let before = names(&logs);
+        let mut command =
+            self.site.call(["authorize", &self.daemon.url("recipes"), "--path", "note"]).into_command();
+        let child = command
+            .env("TMPDIR", &self.scratch)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("countersign starts");
+        Authorizing { child, start: Instant::now(), logs, before, log: None }
+    }
+
+    /// Authorizes the version submitted last, to its end.
+    ///
+    /// # Panics
+    /// If the command cannot be started.
+    #[must_use]
+    pub fn authorize(&self) -> Run {
+        self.site.run(["authorize", &self.daemon.url("recipes"), "--path", "note"])
+    }
+
+    /// Asserts what must hold at the end of a run however it ended: no lock is held, and no temporary file lies outside the
+    /// site's folder.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn nothing_is_held(&self, how: &str) {
+        for lock in ["state/site.lock", "state/trust.lock", "state/ledger.jsonl"] {
+            if let Ok(file) = fs::File::open(self.site.folder.join(lock)) {
+                file.try_lock().unwrap_or_else(|error| panic!("{how}: {lock} is held: {error}"));
+            }
+        }
+        assert_eq!(names(&self.scratch), BTreeSet::new(), "{how}: temporary files");
+    }
+
+    /// Asserts that the site holds exactly one authorization of each version submitted, and nothing that none of them names.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn one_authorization_each(&self, how: &str) {
+        let repository = self.site.folder.join("authorizations.git");
+        let commits = git(&repository, &["rev-list", "--count", "main"]);
+        assert_eq!(commits.trim(), self.patch.to_string(), "{how}: one commit for each version");
+        let catalog = self.site.run(["catalog"]).done();
+        let listed = catalog.json["authorizations"].as_array().expect("a list").clone();
+        assert_eq!(listed.len(), self.patch as usize, "{how}: {listed:#?}");
+        assert!(listed.iter().all(|line| line["code"].is_null()), "{how}: all hold: {listed:#?}");
+        git(&repository, &["fsck", "--strict", "--no-dangling"]);
+
+        let mut named = BTreeSet::new();
+        for patch in 1..=self.patch {
+            let path = format!("main:atlas/note/1.0.{patch}/authorization.intoto.jsonl");
+            let file = git(&repository, &["show", &path]);
+            for layer in statement(&file)["predicate"]["layers"].as_array().expect("layers") {
+                named.insert(format!("{}.qcow2", layer["sha256"].as_str().expect("a digest")));
+            }
+        }
+        assert_eq!(names(&self.site.folder.join("layers")), named, "{how}: the layers");
+        assert_eq!(names(&self.site.folder.join("run")), BTreeSet::new(), "{how}: run folders");
+        assert_eq!(left_over(&self.site.folder), Vec::<PathBuf>::new(), "{how}: half-written files");
+        self.nothing_is_held(how);
+    }
+}
+
+/// A run that was started.
+#[derive(Debug)]
+pub struct Authorizing {
+    child: Child,
+    start: Instant,
+    logs: PathBuf,
+    before: BTreeSet<String>,
+    log: Option<PathBuf>,
+}
+
+impl Authorizing {
+    /// Sends `signal` at that instant and waits until nothing of the run lives any more.
+    ///
+    /// # Panics
+    /// If something lives on too long, or the instant never comes.
+    #[must_use]
+    pub fn end(mut self, signal: Signal, at: &At) -> Ended {
+        let too_late = !self.wait_for(at);
+        let pid = Pid::from_child(&self.child);
+        if !too_late {
+            rustix::process::kill_process(pid, signal).expect("the signal is sent");
+        }
+        let sent = Instant::now();
+        let output = self.child.wait_with_output().expect("it is waited for");
+        if signal == Signal::KILL && !too_late {
+            let killed = output.status.signal() == Some(9) || output.status.code() == Some(0);
+            assert!(killed, "{at:?}: {}", output.status);
+        }
+        let ended = Instant::now();
+        loop {
+            let orphans = orphans();
+            if orphans.is_empty() {
+                break;
+            }
+            assert!(ended.elapsed() < GRACE, "{at:?}: alive after {GRACE:?}: {orphans:?}");
+            std::thread::sleep(LOOK);
+        }
+        Ended {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            too_late,
+            gone_after: sent.elapsed(),
+        }
+    }
+
+    /// Waits for the instant; false if the process ended before it.
+    fn wait_for(&mut self, at: &At) -> bool {
+        let (event, stage, then) = match at {
+            At::After(span) => {
+                while self.start.elapsed() < *span {
+                    if self.has_ended() {
+                        return false;
+                    }
+                    std::thread::sleep(LOOK);
+                }
+                return !self.has_ended();
+            }
+            At::Event(event, stage, then) => (*event, *stage, *then),
+        };
+        while !self.logged(event, stage) {
+            assert!(self.start.elapsed() < PATIENCE, "{at:?} does not come");
+            if self.has_ended() {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let seen = Instant::now();
+        while seen.elapsed() < then {
+            std::hint::spin_loop();
+        }
+        !self.has_ended()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is looked at").is_some()
+    }
+
+    fn logged(&mut self, event: &str, stage: &str) -> bool {
+        if self.log.is_none() {
+            self.log = names(&self.logs).difference(&self.before).next().map(|name| self.logs.join(name));
+        }
+        let Some(text) = self.log.as_ref().and_then(|log| fs::read_to_string(log).ok()) else { return false };
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.any(|line| line["event"] == event && line["stage"] == stage)
+    }
+}
+
+/// Children of this process that it did not start itself: what a dead child left. Those that ended are reaped.
+fn orphans() -> Vec<String> {
+    let me = std::process::id().to_string();
+    let mut alive = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
+        let mut fields = rest.split(' ');
+        let (state, parent) = (fields.next(), fields.next());
+        let name = start.split_once('(').map_or("", |(_, name)| name);
+        // What the test starts itself are these three; nothing that `countersign` starts has such a name.
+        let own = ["countersign", "git-daemon", "git"].contains(&name);
+        if parent != Some(me.as_str()) || own {
+            continue;
+        }
+        if state == Some("Z") {
+            let _ = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+        } else {
+            alive.push(format!("{pid} {name} {}", state.unwrap_or_default()));
+        }
+    }
+    alive
+}
+
+/// Names that only something unfinished has, anywhere in a site.
+fn left_over(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of the site").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let unfinished = [".tmp", "tmp_", ".build-", "authorize-", "intake-", "probe-"];
+        if unfinished.iter().any(|begin| name.starts_with(begin))
+            || name.ends_with(".new")
+            || name.ends_with("main.lock")
+        {
+            found.push(entry.path());
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(left_over(&entry.path()));
+        }
+    }
+    found
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn git(repository: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git").arg("-C").arg(repository).args(arguments).output().expect("git starts");
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The statement in the first line of an authorization's file.
+fn statement(file: &str) -> Value {
+    let envelope: Value = serde_json::from_str(file.lines().next().unwrap_or_default()).expect("an envelope");
+    let payload = envelope["payload"].as_str().expect("a payload");
+    let bytes = base64::engine::general_purpose::STANDARD.decode(payload).expect("base64");
+    serde_json::from_slice(&bytes).expect("a statement")
+}
