@@ -35,12 +35,14 @@ base: setup
 test: as-root base
 	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked --workspace
 
-# Builds a base image from the archive and changes each of its files; authorizes what is sneaky, one thing at a time. Then in
+# Kills an authorization at every stage and at random instants (COUNTERSIGN_KILLS, COUNTERSIGN_SEED); fills the host's disk at
+# every stage; builds a base image from the archive and changes each of its files; authorizes what is sneaky, one thing at a time. Then in
 # small Debians of their own, whose packages are fetched: set-up in every state of a machine, and the work of a user without root.
 soak: as-root base
 	$(CARGO) test --locked -p authorizer --test base_image -- --ignored
 	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test sneaky -- --ignored
 	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test set_up --test without_root -- --ignored --test-threads 1
+	COUNTERSIGN_CACHE='$(CACHE)' $(CARGO) test --locked -p end-to-end --test ended --test full -- --ignored --nocapture
 
 # Ratios against a baseline of the same run; docs/performance.md says what they were.
 bench: base

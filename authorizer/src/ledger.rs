@@ -10,8 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use recipe_spec::{Code, RecipeName, Sha256Digest, Timestamp};
@@ -101,6 +100,15 @@ pub enum LedgerError {
         /// The highest authorized version.
         highest: Box<Version>,
     },
+    /// It is not there.
+    #[error(
+        "{}: the ledger is missing: restore it from a copy, nothing is decided without it (an empty file in its place forgets every version that was seen)",
+        path.display()
+    )]
+    Missing {
+        /// The ledger.
+        path: PathBuf,
+    },
     /// A line in the middle is not one of ours.
     #[error("{}: line {line} is damaged: restore the ledger from a copy, nothing is decided without it", path.display())]
     Damaged {
@@ -137,22 +145,24 @@ impl LedgerError {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
                 Some(Code::Interrupted)
             }
-            Self::Damaged { .. } | Self::TooLarge { .. } | Self::Io { .. } => None,
+            Self::Missing { .. } | Self::Damaged { .. } | Self::TooLarge { .. } | Self::Io { .. } => None,
         }
     }
 }
 
 impl Ledger {
-    /// Opens the ledger, making an empty one where there is none, and waits for other processes to close it. A torn
-    /// last line is cut off.
+    /// Opens the ledger, which `init` made, and waits for other processes to close it. A torn last line is cut off.
     ///
     /// # Errors
-    /// [`LedgerError::Damaged`], [`LedgerError::TooLarge`], [`LedgerError::Io`].
+    /// [`LedgerError::Missing`]: a new one would admit what the lost one refused; [`LedgerError::Damaged`], [`LedgerError::TooLarge`], [`LedgerError::Io`].
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let io = |action| move |source| LedgerError::Io { action, path: path.to_owned(), source };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = regular_file::open_with(&mut options, path).map_err(io("open"))?;
+        options.read(true).write(true);
+        let mut file = regular_file::open_with(&mut options, path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => LedgerError::Missing { path: path.to_owned() },
+            _ => io("open")(source),
+        })?;
         flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock")(errno.into()))?;
         if file.metadata().map_err(io("read"))?.len() > LEDGER_BYTES {
             return Err(LedgerError::TooLarge { path: path.to_owned() });
@@ -337,7 +347,9 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap(), name: "atlas/web".parse().unwrap() }
+            let fixture = Self { folder: tempfile::tempdir().unwrap(), name: "atlas/web".parse().unwrap() };
+            std::fs::write(fixture.path(), "").unwrap();
+            fixture
         }
 
         fn path(&self) -> PathBuf {
@@ -378,6 +390,16 @@ mod tests {
         assert_eq!(code(fixture.verify("1.4.0", "b", Asked::ByVersion)), Some(Code::VersionReused));
         fixture.verify("1.4.1", "b", Asked::Newest).unwrap();
         assert_eq!(std::fs::read_to_string(fixture.path()).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_ledger_that_is_lost_is_not_an_empty_one() {
+        let fixture = Fixture::new();
+        fixture.verify("1.4.0", "a", Asked::Newest).unwrap();
+        std::fs::remove_file(fixture.path()).unwrap();
+        let error = fixture.verify("1.4.0", "b", Asked::Newest).unwrap_err();
+        assert!(matches!(error, LedgerError::Missing { .. }), "{error}");
+        assert!(!fixture.path().exists());
     }
 
     #[test]

@@ -69,7 +69,11 @@ pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Crl
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(failed("write", &unfinished))?;
+    write().map_err(|error| {
+        // On a full disk also this little is wanted back; if it cannot be removed, the next writer does.
+        let _ = std::fs::remove_file(&unfinished);
+        failed("write", &unfinished)(error)
+    })?;
     rename(folder, &unfinished, name)
 }
 

@@ -367,7 +367,8 @@ mod tests {
 
     /// What `Command` would start, without its program; the look at the parent in one word.
     fn chain_of(command: &Command) -> String {
-        let chain = command.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+        let chain =
+            command.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         let parent = format!("/bin/sh -c {IF_PARENT_LIVES} sh {}", std::process::id());
         assert!(chain.contains(&parent), "{chain}");
         chain.replace(&parent, "if-parent-lives")

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+use crate::disk::SmallDisk;
 
 /// The binary under test, found beside the running program or in the profile's folder above it.
 ///
@@ -34,6 +36,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// How a run with this output ended.
+    #[must_use]
+    pub fn of(output: &Output) -> Self {
+        let text = String::from_utf8_lossy(&output.stdout);
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            json: serde_json::from_str(&text).unwrap_or(Value::Null),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The published code, if it was refused or failed.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
@@ -76,6 +89,23 @@ impl Run {
             "the command ended with {}: {}\n{:#}",
             self.status, self.stderr, self.json
         );
+        self
+    }
+
+    /// This run, which must have failed with `code` and exit status 3, said in both places.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[must_use]
+    pub fn failed(self, code: &str) -> Self {
+        assert_eq!(
+            (self.status, self.code()),
+            (3, Some(code)),
+            "expected the failure {code}: {}\n{:#}",
+            self.stderr,
+            self.json
+        );
+        assert!(self.stderr.starts_with(code), "standard error starts with the code: {}", self.stderr);
         self
     }
 
@@ -144,13 +174,16 @@ impl Countersign {
     /// If it cannot be started.
     #[must_use]
     pub fn run(mut self) -> Run {
-        let output = self.command.output().expect("countersign starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        Run {
-            status: output.status.code().unwrap_or(-1),
-            json: serde_json::from_str(&text).unwrap_or(Value::Null),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Run::of(&self.command.output().expect("countersign starts"))
+    }
+
+    /// Runs it to its end where that disk is mounted.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn run_on(self, disk: &SmallDisk) -> Run {
+        Run::of(&disk.wrap(&self.command).output().expect("countersign starts"))
     }
 
     /// The command itself, for a test that wants to do more with it than to wait.

@@ -261,7 +261,9 @@ fn orphans() -> Vec<String> {
     let me = std::process::id().to_string();
     let mut alive = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
         let mut fields = rest.split(' ');

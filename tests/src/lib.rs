@@ -2,6 +2,7 @@
 //! the binary `countersign` between them. The end-to-end tests and the demo share it.
 
 pub mod command;
+pub mod disk;
 pub mod ending;
 pub mod git;
 pub mod site;

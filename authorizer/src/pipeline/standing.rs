@@ -131,7 +131,8 @@ fn other_submission(
         return Some("it was made for another signature");
     }
     let payload = verified.recipe().payload();
-    let beneath = |path: &RecipePath| path.as_str().strip_prefix(RECIPE_FOLDER)?.strip_prefix('/').map(str::to_owned);
+    let beneath =
+        |path: &RecipePath| path.as_str().strip_prefix(RECIPE_FOLDER)?.strip_prefix('/').map(str::to_owned);
     let published = published.files.iter().filter_map(|(path, file)| Some((beneath(path)?, file)));
     let intact = published.eq(payload.iter().map(|(path, file)| (path.to_string(), file)));
     (!intact).then_some("the published recipe is damaged")

@@ -1,11 +1,13 @@
 //! Making a site's folder: whole, or not at all.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use recipe_spec::{ENVELOPE_FILE, Limits, MANIFEST_FILE, RecipePath, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use signer::ca::{self, CaFiles, Subject};
 use signer::{Chain, Passphrase, Role, SecretKey, Signer};
 use url::Url;
@@ -88,10 +90,13 @@ impl Site {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
+        let prefix = format!(".{}.countersign-init-", name.to_string_lossy());
+        sweep(parent, &prefix)?;
         let beside = tempfile::Builder::new()
-            .prefix(&format!(".{}.countersign-init-", name.to_string_lossy()))
+            .prefix(&prefix)
             .tempdir_in(parent)
             .map_err(|source| SiteError::io("make a folder in", parent, source))?;
+        let _in_use = lock(beside.path()).map_err(|source| SiteError::io("lock", beside.path(), source))?;
         fill(&Layout::new(beside.path()), options)?;
         fs::set_permissions(beside.path(), Permissions::from_mode(0o755)).map_err(io)?;
         match fs::rename(beside.path(), folder) {
@@ -107,6 +112,32 @@ impl Site {
     }
 }
 
+/// Removes what killed runs left beside the site's folder: it holds keys that nobody knows of. Who makes one holds its lock.
+fn sweep(parent: &Path, prefix: &str) -> Result<(), SiteError> {
+    let io = |source| SiteError::io("read", parent, source);
+    for entry in fs::read_dir(parent).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let ours = entry.file_name().to_string_lossy().starts_with(prefix)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && entry.metadata().is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw());
+        if ours && lock(&entry.path()).is_ok_and(|lock| lock.is_some()) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).map_err(|source| SiteError::io("remove", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// The lock of a folder, unless somebody has it.
+fn lock(folder: &Path) -> std::io::Result<Option<File>> {
+    let file = File::open(folder)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn fill(layout: &Layout, options: &InitOptions) -> Result<(), SiteError> {
     for folder in
         [layout.certificates(), layout.anchors(), layout.site_recipes(), layout.bases(), layout.layers()]
@@ -118,6 +149,7 @@ fn fill(layout: &Layout, options: &InitOptions) -> Result<(), SiteError> {
     }
     let keys = make_keys(layout, options)?;
     first_crl(layout, options, &keys.crl_issuer)?;
+    store::write_new(&layout.ledger(), b"", Access::Private)?;
     publication::init(&layout.authorizations())?;
     fs::set_permissions(layout.authorizations(), Permissions::from_mode(0o755))
         .map_err(|source| SiteError::io("make", &layout.authorizations(), source))?;
@@ -139,7 +171,13 @@ fn fill(layout: &Layout, options: &InitOptions) -> Result<(), SiteError> {
     });
     SiteConfig::parse(&text).map_err(|source| SiteError::Config { path: layout.config(), source })?;
     store::write_new(&layout.config(), text.as_bytes(), Access::Public)?;
-    for folder in [layout.keys(), layout.certificates(), layout.site_recipes(), layout.root().to_owned()] {
+    for folder in [
+        layout.keys(),
+        layout.certificates(),
+        layout.state(),
+        layout.site_recipes(),
+        layout.root().to_owned(),
+    ] {
         store::sync_folder(&folder)?;
     }
     Ok(())

@@ -267,6 +267,16 @@ pub enum SiteError {
         /// What to give to `chmod`.
         fix: &'static str,
     },
+    /// It belongs to somebody else, who could change it.
+    #[error(
+        "{}: it belongs to user {owner}, who could change what this site trusts: run countersign as that user, or give it to the one that runs it", path.display()
+    )]
+    Owner {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+    },
     /// An anchor, CRL or pin.
     #[error("{}: {source}", path.display())]
     Trust {

@@ -103,21 +103,25 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), SiteError> {
 
 /// Refuses what others than the owner may use in any way.
 pub(super) fn check_private(path: &Path) -> Result<(), SiteError> {
-    let mode = mode(path)?.unwrap_or(0);
+    let mode = about(path)?.map_or(0, |about| about.mode() & 0o7777);
     if mode & 0o077 == 0 {
         return Ok(());
     }
     Err(SiteError::Mode { path: path.to_owned(), mode, access: "read", fix: "go-rwx" })
 }
 
-/// Refuses what others than the owner may change. What does not exist nobody can.
+/// Refuses what others than its owner may change, and an owner who is neither this process's user nor root. What does not
+/// exist nobody can change.
 pub(super) fn check_unwritable(path: &Path) -> Result<(), SiteError> {
-    match mode(path)? {
-        Some(mode) if mode & 0o022 != 0 => {
-            Err(SiteError::Mode { path: path.to_owned(), mode, access: "change", fix: "go-w" })
-        }
-        _ => Ok(()),
+    let Some(about) = about(path)? else { return Ok(()) };
+    let (mode, owner) = (about.mode() & 0o7777, about.uid());
+    if mode & 0o022 != 0 {
+        return Err(SiteError::Mode { path: path.to_owned(), mode, access: "change", fix: "go-w" });
     }
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(SiteError::Owner { path: path.to_owned(), owner });
+    }
+    Ok(())
 }
 
 /// As [`check_unwritable`], for a folder and all that lies in it. Links are not followed: no recipe may hold one.
@@ -140,10 +144,10 @@ pub(super) fn check_tree_unwritable(path: &Path) -> Result<(), SiteError> {
     Ok(())
 }
 
-/// The permission bits of what `path` leads to.
-fn mode(path: &Path) -> Result<Option<u32>, SiteError> {
+/// Owner and permission bits of what `path` leads to.
+fn about(path: &Path) -> Result<Option<fs::Metadata>, SiteError> {
     match fs::metadata(path) {
-        Ok(found) => Ok(Some(found.mode() & 0o7777)),
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(SiteError::io("look at", path, error)),
     }

@@ -15,9 +15,9 @@ use authorizer::interruption::Interruption;
 use authorizer::journal::Journal;
 use deployer::{Instance, Launched, Order, PortForward, State};
 use recipe_spec::{Code, RecipeName};
-use semver::Version;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use signal_hook::iterator::Signals;
@@ -134,7 +134,8 @@ fn last_message(supervisor: &mut Child, live: &mut Live<'_>) -> Option<Message> 
 pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) -> Result<Answer, Problem> {
     // Fails where a person started this by hand from a shell: then it has the session it needs.
     let _ = rustix::process::setsid();
-    let courier = Courier { stop: Arc::default(), over: Arc::default(), interruption: Interruption::default() };
+    let courier =
+        Courier { stop: Arc::default(), over: Arc::default(), interruption: Interruption::default() };
     courier
         .watch()
         .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot watch for signals: {error}")))?;

@@ -190,10 +190,7 @@ pub(crate) fn lock(site: &Site, format: Format) -> Result<SiteLock, Problem> {
 }
 
 /// Takes a lock; if another command has it, says so to a person and waits.
-fn waiting<T>(
-    format: Format,
-    acquire: impl Fn(Duration) -> Result<T, SiteError>,
-) -> Result<T, Problem> {
+fn waiting<T>(format: Format, acquire: impl Fn(Duration) -> Result<T, SiteError>) -> Result<T, Problem> {
     match acquire(Duration::ZERO) {
         Err(SiteError::Locked { .. }) => {
             if format == Format::Human {

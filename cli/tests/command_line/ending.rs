@@ -92,7 +92,7 @@ fn a_signal_is_an_interruption_with_its_code() {
         rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
     )
     .unwrap();
-    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::HUP, "SIGHUP")] {
         // A pipe that nobody writes to keeps the scan waiting.
         let mut child = world.command("--format json scan pipe").spawn().unwrap();
         wait_until_it_listens(&child);

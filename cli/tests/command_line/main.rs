@@ -6,6 +6,7 @@ mod attack;
 mod authorizing;
 mod clock;
 mod ending;
+mod host;
 mod hostile_files;
 mod lists;
 #[path = "../../../deployer/tests/deploy_check/minted.rs"]

@@ -17,7 +17,7 @@ fn git(world: &World, arguments: &[&str]) {
 }
 
 /// A site, and a repository with the signed recipes `web` and `backdoor`, and `web` with one byte changed after signing.
-fn published() -> World {
+pub(crate) fn published() -> World {
     let world = World::with_site();
     world.recipe("recipes/web", WEB, &[("files/index.html", "hello\n")]);
     world.recipe("recipes/backdoor", BACKDOOR, &[("scripts/setup.sh", FETCH_AND_RUN)]);
