@@ -60,7 +60,7 @@ impl Stopped {
     }
 }
 
-/// Whether the host has no space left, or none for this user.
+/// Whether the host has no space or memory left, or none for this user.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
