@@ -236,7 +236,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
          systemctl disable nftables\n\
          printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/x.service\n\
          sed -i /careless/d /etc/group\n\
-         perl -e 'syscall(188, \"/etc/shadow\", \"trusted.x\", \"1\", 1, 0) == 0 or die' # setxattr(2)\n\
+         perl -e '($f, $n, $v) = (\"/etc/shadow\", \"trusted.x\", \"1\"); syscall(188, $f, $n, $v, 1, 0) == 0 or die' # setxattr(2)\n\
          cp /bin/true /usr/local/sbin/ls && echo x >>/usr/bin/sync\n\
          chgrp nogroup /etc && echo x >>/etc/nanorc && echo x >/etc/security/limits.d/x.conf && mknod /srv/disk b 254 0\n\
          printf hidden | dd of=/dev/vda bs=1 seek=100 conv=notrunc 2>/dev/null; sync\n\

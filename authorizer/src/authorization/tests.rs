@@ -162,7 +162,7 @@ fn the_predicate_is_spelled_as_in_the_formats() {
             r#""signer":{{"spki":{},"subject":"CN=A,O=atlas","chainValidAt":"2026-11-23T01:02:03Z"}}}},"#,
             r#""base":{{"name":"debian-12","sha256":"{}"}},"siteRecipes":[{{"name":"site/baseline","sha256":"{}"}}],"policy":{},"#,
             r#""scan":{{"sha256":"{}","decision":"allow"}},"#,
-            r#""layers":[{{"role":"vo","key":"{}","sha256":"{}"}},{{"role":"site","key":"{}","sha256":"{}"}}],"#,
+            r#""layers":[{{"role":"vo","key":"{}","sha256":"{}"}},{{"role":"site","key":"{}","sha256":"{}"}}],"disk":{{"changes":{}}},"#,
             r#""tests":[{{"suite":"site","name":"listening sockets","result":"PASSED","seconds":0.412}},"#,
             r#"{{"suite":"vo","name":"serves the page","result":"PASSED","seconds":1.0}}],"evidence":{{"build":{}}},"#,
             r#""crls":[{{"issuer":"example-site","number":7,"header":{}}}],"#,
@@ -178,6 +178,7 @@ fn the_predicate_is_spelled_as_in_the_formats() {
         hex("layer 1"),
         hex("key 2"),
         hex("layer 2"),
+        digest("changes"),
         digest("build"),
         digest("header"),
     );

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use authorizer::authorization::{
-    self, Acceleration, AuthorizationPredicate, BaseEvidence, BuilderEvidence, CrlEvidence, LayerEvidence,
-    LayerRole, RecipeEvidence, ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence, TestEvidence,
-    TestSuite, TestVerdict,
+    self, Acceleration, AuthorizationPredicate, BaseEvidence, BuilderEvidence, CrlEvidence, DiskEvidence,
+    LayerEvidence, LayerRole, RecipeEvidence, ScanDecision, ScanEvidence, SignerEvidence, SiteRecipeEvidence,
+    TestEvidence, TestSuite, TestVerdict,
 };
 use authorizer::base::{self, BasePredicate};
 use authorizer::intake::SourceRef;
@@ -176,7 +176,7 @@ impl Minted {
             inputs: None,
             layers: vec![layer(LayerRole::Vo, "the VO's layer"), layer(LayerRole::Site, "the site's layer")],
             template: None,
-            disk: None,
+            disk: Some(DiskEvidence { changes: digest("changes").into() }),
             tests: vec![TestEvidence {
                 suite: TestSuite::Site,
                 name: "listening".to_owned(),
