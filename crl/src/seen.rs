@@ -70,6 +70,18 @@ impl Seen {
         }
     }
 
+    /// As [`Seen::compare`], for whoever only looks into `folder`: nothing is made or locked there, so it may be read-only. The
+    /// state is replaced as a whole, so it is read as a whole too.
+    ///
+    /// # Errors
+    /// As [`Seen::compare`].
+    pub fn compare_in(folder: &Path, list: &AuthenticCrl) -> Result<(), CrlError> {
+        match read_state(folder)? {
+            Some(mark) => mark.is_continued_by(&list.mark(), list.header().previous()).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Compares a list with the highest one seen and, if it is newer, remembers it on disk before returning.
     ///
     /// A first list is trusted as it is: ask [`RecipeCrl::require_number`] for what an authorization demands.
@@ -125,10 +137,14 @@ impl Seen {
 
     /// Reads the state; the lock is a parameter so that nobody forgets it.
     fn read(&self, _lock: &File) -> Result<Option<Mark>, CrlError> {
-        let path = self.folder.join(STATE_FILE);
-        let Some(bytes) = file::read_if_present(&path, MAX_STATE_BYTES)? else { return Ok(None) };
-        decode(&bytes).map(Some).map_err(|why| CrlError::State { path, why })
+        read_state(&self.folder)
     }
+}
+
+fn read_state(folder: &Path) -> Result<Option<Mark>, CrlError> {
+    let path = folder.join(STATE_FILE);
+    let Some(bytes) = file::read_if_present(&path, MAX_STATE_BYTES)? else { return Ok(None) };
+    decode(&bytes).map(Some).map_err(|why| CrlError::State { path, why })
 }
 
 /// A list may be dated ahead of us by the tolerance, so that much behind it is no clock that went back.

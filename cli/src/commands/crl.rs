@@ -189,7 +189,7 @@ fn current(site: &Site, now: Timestamp) -> Result<RecipeCrl, CrlError> {
 /// Shows the list whatever its age; one that does not continue what was seen is shown with the refusal.
 fn show(site: &Site, now: Timestamp) -> Result<Answer, Problem> {
     let list = authentic(site, now)?;
-    let counts = Seen::open(site.layout().crl_seen())?.compare(&list);
+    let counts = Seen::compare_in(&site.layout().crl_seen(), &list);
     let answer = described_whole(&list, now);
     match counts {
         Ok(()) => Ok(answer),
