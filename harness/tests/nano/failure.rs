@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{DiskSpec, HarnessError, Machine, MachineLimits, MachineSpec, Qemu};
+use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Qemu};
 use recipe_spec::Code;
 
 use crate::base::{BOOT, boot, nano, probe, probe_exec};
@@ -76,7 +76,7 @@ fn a_machine_that_makes_no_sense_is_refused_before_anything_starts() {
         MachineSpec { name: String::new(), ..good.clone() },
         MachineSpec { memory_mib: 1, ..good.clone() },
         MachineSpec { command_line: "a\nb".into(), ..good.clone() },
-        MachineSpec { disk: disk(&[]), ..good.clone() },
+        MachineSpec { disk: disk(&[]), initrd: Initrd::Disk(good.kernel.clone()), ..good.clone() },
         MachineSpec { disk: disk(&["../x"]), ..good.clone() },
         MachineSpec { disk: disk(&["a", "a"]), ..good.clone() },
         MachineSpec { disk: disk(&["a", "b", "c"]), ..good.clone() },
