@@ -105,9 +105,19 @@ impl Ground {
     pub fn start(&self) -> Authorizing {
         let logs = self.site.folder.join("logs");
         let before = names(&logs);
-        let mut command =
+        let authorize =
             self.site.call(["authorize", &self.daemon.url("recipes"), "--path", "note"]).into_command();
+        // The tests themselves may have been started with signals ignored (nohup), and a process inherits that.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(authorize.get_program()).args(authorize.get_args());
+        for (name, value) in authorize.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let child = command
+            .stdin(Stdio::null())
             .env("TMPDIR", &self.scratch)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

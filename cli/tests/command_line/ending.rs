@@ -1,7 +1,7 @@
 //! How commands end: statuses, JSON on failure, signals, and readers that go away.
 
 use std::io::Read;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -69,6 +69,15 @@ fn a_key_that_was_not_written_whole_is_not_there() {
     world.run("key generate key.pem --no-passphrase").usage();
 }
 
+/// A command whose signals are as env(1) is told: the tests themselves may have been started with some ignored.
+fn under_env(world: &World, signals: &str, arguments: &str) -> Command {
+    let command = world.command(arguments);
+    let mut under = Command::new("env");
+    under.arg(signals).arg(command.get_program()).args(command.get_args()).current_dir(world.path("."));
+    under.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    under
+}
+
 /// Waits until the process catches SIGTERM.
 fn wait_until_it_listens(child: &Child) {
     let start = Instant::now();
@@ -94,7 +103,7 @@ fn a_signal_is_an_interruption_with_its_code() {
     .unwrap();
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::HUP, "SIGHUP")] {
         // A pipe that nobody writes to keeps the scan waiting.
-        let mut child = world.command("--format json scan pipe").spawn().unwrap();
+        let mut child = under_env(&world, "--default-signal", "--format json scan pipe").spawn().unwrap();
         wait_until_it_listens(&child);
         kill_process(Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
@@ -106,6 +115,24 @@ fn a_signal_is_an_interruption_with_its_code() {
         let value: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((&value["code"], &value["result"]), (&"INTERRUPTED".into(), &"failed".into()));
     }
+}
+
+#[test]
+fn a_signal_that_whoever_started_us_ignores_is_ignored() {
+    let world = World::new();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        world.path("pipe"),
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .unwrap();
+    let mut child = under_env(&world, "--ignore-signal=HUP", "scan pipe").spawn().unwrap();
+    wait_until_it_listens(&child);
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(child.try_wait().unwrap(), None, "it goes on, as under nohup(1)");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]
