@@ -36,6 +36,8 @@ pub enum Stage {
     SecurityTests,
     /// The VO's function tests.
     FunctionTests,
+    /// The running machine is looked at once more.
+    LookAgain,
     /// The recipe CRL again.
     RevocationAgain,
     /// The site signs.
@@ -68,6 +70,7 @@ impl Stage {
             Self::BootSealed => "boot the sealed disk afresh",
             Self::SecurityTests => "run the site's security tests",
             Self::FunctionTests => "run the VO's function tests",
+            Self::LookAgain => "look at the running machine again",
             Self::RevocationAgain => "check the recipe CRL again",
             Self::Countersign => "countersign",
             Self::Publish => "publish the authorization",

@@ -18,7 +18,7 @@ const FINISHED: &str = "stage-finished";
 const AT_ONCE: Duration = Duration::ZERO;
 
 /// All stages of an authorization, in their order.
-const STAGES: [&str; 17] = [
+const STAGES: [&str; 19] = [
     "intake",
     "verify",
     "revocation",
@@ -30,9 +30,11 @@ const STAGES: [&str; 17] = [
     "apply-vo",
     "apply-site",
     "seal",
+    "inspect",
     "boot-sealed",
     "security-tests",
     "function-tests",
+    "look-again",
     "revocation-again",
     "countersign",
     "publish",

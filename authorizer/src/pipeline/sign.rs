@@ -44,6 +44,7 @@ struct Evidence {
     build: Vec<u8>,
     tests: Vec<u8>,
     facts: Vec<u8>,
+    later: Vec<u8>,
     files: Vec<u8>,
     disk: Vec<u8>,
 }
@@ -81,6 +82,7 @@ pub(super) fn countersign(
         build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
+        later: tested.later.clone(),
         files: tested.disk.files.clone(),
         disk: tested.disk.changes.clone(),
     };
@@ -127,6 +129,7 @@ pub(super) fn countersign(
             ("build", &evidence.build),
             ("tests", &evidence.tests),
             ("facts", &evidence.facts),
+            ("later", &evidence.later),
             ("files", &evidence.files),
         ]
         .into_iter()
@@ -230,13 +233,14 @@ impl Signed {
         for (path, file) in verified.recipe().payload().iter() {
             add(format!("{RECIPE_FOLDER}/{path}"), &file.bytes, file.executable)?;
         }
-        let Evidence { scan, policy, build, tests, facts, files: seen, disk } = &self.evidence;
+        let Evidence { scan, policy, build, tests, facts, later, files: seen, disk } = &self.evidence;
         for (name, bytes) in [
             ("scan.jsonl", scan),
             ("policy.json", policy),
             ("build.json", build),
             ("tests.json", tests),
             ("facts.json", facts),
+            ("later.json", later),
             ("files.json", seen),
             ("disk.jsonl", disk),
         ] {

@@ -26,6 +26,8 @@ pub struct Tested {
     pub(super) disk: DiskReport,
     pub(super) tests: Vec<TestResult>,
     pub(super) facts: Vec<u8>,
+    /// What was seen after the VO's tests.
+    pub(super) later: Vec<u8>,
     /// What the site's tests were configured by.
     pub(super) suite: Sha256Digest,
 }
@@ -94,11 +96,27 @@ pub(super) fn run(
         },
     )?;
     tests.extend(of_vo);
+    let later = journal.stage(
+        Stage::LookAgain,
+        |_: &Vec<u8>| "as before".to_owned(),
+        |journal| {
+            // What waits for a moment before it opens a port has had one.
+            let facts = machine.facts().map_err(unseen)?;
+            let seen = Seen { live: &facts, files: &inspected.files, disk: inspected.disk() };
+            let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
+            let results = suite::judge_running(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
+            if results.iter().any(|result| !result.passed()) {
+                journal.tell_tests(&results);
+            }
+            all_passed(&results)?;
+            serde_json::to_vec(&facts).map_err(Stopped::internal)
+        },
+    )?;
     drop(machine);
     let Inspected { sealed, files, comparison, .. } = inspected;
     let files = serde_json::to_vec(&files).map_err(Stopped::internal)?;
     let disk = DiskReport { changes: comparison.to_json_lines(), files };
-    Ok(Tested { sealed, disk, tests, facts, suite })
+    Ok(Tested { sealed, disk, tests, facts, later, suite })
 }
 
 /// A machine of which the agent cannot tell the facts was not tested, and skipped is not passed.

@@ -4,7 +4,7 @@ use disk::{Change, Comparison, Kind, Node, Outside};
 use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
 
-use super::{DiskSeen, Seen, SuiteConfig, TestResult, judge};
+use super::{DiskSeen, Seen, SuiteConfig, TestResult, judge, judge_running};
 
 /// A machine under test and the base it came from.
 pub(super) struct Machine {
@@ -41,6 +41,14 @@ impl Machine {
         let disk = DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, loader_cache };
         let seen = Seen { live: &self.now, files, disk };
         judge(&seen, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
+    }
+
+    /// As [`Machine::judge`], at a later look at the running machine; nothing is declared.
+    pub(super) fn judge_running(&self) -> Vec<TestResult> {
+        let config = SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap();
+        let disk = DiskSeen { comparison: &self.disk, base_paths: &[], loader_cache: None };
+        let seen = Seen { live: &self.now, files: &self.now, disk };
+        judge_running(&seen, &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
     }
 
     fn result(&self, check: &str, vo: &str, site: &str) -> TestResult {

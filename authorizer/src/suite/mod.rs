@@ -29,7 +29,7 @@ pub use config::{SuiteConfig, SuiteConfigError};
 pub use declarations::Declarations;
 pub use pattern::{Pattern, PatternError};
 
-use checks::{CHECKS, Sees};
+use checks::{CHECKS, Check, Sees};
 
 /// A file that is judged by its content, and the longest that is read of it, in bytes.
 pub const LOADER_CACHE: (&str, u64) = (checks::loader_cache::PATH, checks::loader_cache::MAX_BYTES);
@@ -107,9 +107,30 @@ pub fn judge(
     site: &[&Recipe],
     config: &SuiteConfig,
 ) -> Vec<TestResult> {
-    let declared = Declarations::of(vo, site);
-    CHECKS
-        .iter()
+    results(CHECKS.iter(), seen, base, &Declarations::of(vo, site), config)
+}
+
+/// Runs the checks of the running machine once more, on what was seen of it later: what it opened or loaded meanwhile.
+#[must_use]
+pub fn judge_running(
+    seen: &Seen<'_>,
+    base: &Facts,
+    vo: &Recipe,
+    site: &[&Recipe],
+    config: &SuiteConfig,
+) -> Vec<TestResult> {
+    let checks = CHECKS.iter().filter(|check| check.sees == Sees::Machine);
+    results(checks, seen, base, &Declarations::of(vo, site), config)
+}
+
+fn results<'c>(
+    checks: impl Iterator<Item = &'c Check>,
+    seen: &Seen<'_>,
+    base: &Facts,
+    declared: &Declarations,
+    config: &SuiteConfig,
+) -> Vec<TestResult> {
+    checks
         .map(|check| {
             let start = Instant::now();
             let mut complaints = Complaints::default();
@@ -129,7 +150,7 @@ pub fn judge(
                 }
             }
             for (now, _) in sights {
-                let evidence = Evidence { now, base, declared: &declared, disk: seen.disk };
+                let evidence = Evidence { now, base, declared, disk: seen.disk };
                 (check.run)(&evidence, config, &mut complaints);
             }
             let detail = complaints.into_lines();
@@ -195,6 +216,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_machine_opens_later_is_seen_later() {
+        let mut machine = Machine::base();
+        assert!(machine.judge_running().iter().all(TestResult::passed));
+        machine.now.listening.push(fixture::socket("tcp", "0.0.0.0", 4444));
+        machine.now.setuid.push(fixture::file_mode("/run/x", 0o4755, "file"));
+        let failed: Vec<_> = machine.judge_running().into_iter().filter(|result| !result.passed()).collect();
+        let names: Vec<_> = failed.iter().map(|result| result.name.as_str()).collect();
+        assert_eq!(names, ["listening"], "files were judged before");
     }
 
     #[test]

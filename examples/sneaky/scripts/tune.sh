@@ -18,6 +18,7 @@ Description=Tuning
 
 [Service]
 ExecStart=/usr/bin/perl /usr/local/lib/tune/answer.pl $port
+ExecStartPost=/bin/sleep 5
 
 [Install]
 WantedBy=multi-user.target
