@@ -12,12 +12,11 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::process::{Pid, Signal};
 
 use crate::error::HarnessError;
+use crate::left_over::{self, Buried};
 use crate::qemu::Qemu;
 use crate::spec::MachineLimits;
 
@@ -105,7 +104,9 @@ impl UserLease {
             let lock = open_lock(&path).map_err(|source| HarnessError::system("open", &path, source))?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    sweep(uid)?;
+                    if left_over::end_all(uid)? == Buried::NotYet {
+                        continue;
+                    }
                     remove_scratch(&scratch_of(users, uid))?;
                     return Ok(Self { uid: Some(uid), _lock: Some(lock) });
                 }
@@ -138,7 +139,7 @@ impl UserLease {
 
     /// Ends every process of this user, where it is not our own.
     pub(crate) fn end_all(&self) -> Result<(), HarnessError> {
-        self.uid.map_or(Ok(()), sweep)
+        self.uid.map_or(Ok(()), |uid| left_over::end_all(uid).map(drop))
     }
 }
 
@@ -207,54 +208,6 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// How long a killed process may take to go.
-const SWEEP_TIME: Duration = Duration::from_secs(10);
-
-/// Kills every process of a user whose lock we hold: nobody else starts processes under these ids.
-fn sweep(uid: u32) -> Result<(), HarnessError> {
-    let start = Instant::now();
-    loop {
-        let left =
-            processes_of(uid).map_err(|source| HarnessError::system("read", Path::new("/proc"), source))?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        if start.elapsed() > SWEEP_TIME {
-            let source = std::io::Error::other(format!(
-                "process {} of user {uid} does not go",
-                left[0].as_raw_nonzero()
-            ));
-            return Err(HarnessError::process("end a left-over machine", source));
-        }
-        for pid in left {
-            // It may be gone by now; the next look says.
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn processes_of(uid: u32) -> std::io::Result<Vec<Pid>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-        else {
-            continue;
-        };
-        // A process may end between the listing and this look.
-        if entry.metadata().is_ok_and(|about| about.uid() == uid) && !is_zombie(pid) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-fn is_zombie(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
-}
-
 /// What a confined program may use.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
@@ -307,7 +260,7 @@ pub(crate) fn confined(
 
 /// A parent that died before `setpriv` asked for its signal will send none: then nothing must start. (The parent's process
 /// number cannot belong to another one here, since it would have to be our parent.)
-const IF_PARENT_LIVES: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+const IF_PARENT_LIVES: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; unset PWD OLDPWD; exec "$@""#;
 
 fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, parent: u32, program: &Path) -> Vec<OsString> {
     let mut out: Vec<OsString> = vec![
@@ -500,28 +453,5 @@ mod tests {
         assert!(take(at("file/users")).is_err(), "a file");
         let Err(error) = take(at("file")) else { panic!("a file is no folder") };
         assert!(error.to_string().contains(&at("file").display().to_string()), "{error}");
-    }
-
-    #[test]
-    fn what_a_killed_process_left_running_is_ended_before_its_user_is_used_again() {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "this test needs root: it starts a process of another user"
-        );
-        let dir = tempfile::tempdir().unwrap();
-        let users = UserRange { first: 61_975, count: 1, locks: dir.path().join("locks") };
-        let mut left = Command::new("setpriv")
-            .args(["--reuid=61975", "--clear-groups", "sleep", "600"])
-            .spawn()
-            .unwrap();
-        let pid = Pid::from_child(&left);
-        let start = Instant::now();
-        while !processes_of(61_975).unwrap().contains(&pid) {
-            assert!(start.elapsed() < SWEEP_TIME);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let lease = UserLease::take(&Confinement { users, same_user: SameUser::Refused }).unwrap();
-        assert_eq!(lease.uid(), Some(61_975));
-        assert!(!left.wait().unwrap().success());
     }
 }

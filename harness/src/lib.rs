@@ -23,6 +23,7 @@ mod error;
 #[cfg(test)]
 mod flood_tests;
 pub mod initramfs;
+mod left_over;
 pub mod machine;
 pub mod origin;
 mod overlay;
