@@ -104,10 +104,11 @@ impl UserLease {
             let lock = open_lock(&path).map_err(|source| HarnessError::system("open", &path, source))?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    if left_over::end_all(uid)? == Buried::NotYet {
+                    let buried = left_over::end_all(uid)?;
+                    remove_scratch(&scratch_of(users, uid))?;
+                    if buried == Buried::NotYet {
                         continue;
                     }
-                    remove_scratch(&scratch_of(users, uid))?;
                     return Ok(Self { uid: Some(uid), _lock: Some(lock) });
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {}

@@ -13,7 +13,7 @@ use crate::error::HarnessError;
 const SWEEP_TIME: Duration = Duration::from_secs(10);
 
 /// How long the parent of a dead process may take to notice, before its user counts as not free.
-const BURIAL_TIME: Duration = Duration::from_secs(1);
+const BURIAL_TIME: Duration = Duration::from_millis(200);
 
 /// Whether all dead processes of a user are gone too. Until their parent has waited for them they count among the user's
 /// processes (`RLIMIT_NPROC`), and a program that may be the only one does not start.
