@@ -75,7 +75,9 @@ impl Accounts {
         for line in lines(shadow) {
             match line.split(':').collect::<Vec<_>>()[..] {
                 // The first line of a name counts, as for the name service.
-                [name, password, _, _, _, _, _, _, _] => drop(shadows.entry(name).or_insert(password)),
+                [name, password, _, _, _, _, _, _, _] if is_plain(name) => {
+                    shadows.entry(name).or_insert(password);
+                }
                 _ => note("/etc/shadow"),
             }
         }
@@ -86,7 +88,7 @@ impl Accounts {
                 note("/etc/passwd");
                 continue;
             };
-            let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
+            let (true, Ok(uid), Ok(gid)) = (is_plain(name), uid.parse(), gid.parse()) else {
                 note("/etc/passwd");
                 continue;
             };
@@ -106,7 +108,7 @@ impl Accounts {
         let mut group_shadows = std::collections::HashMap::new();
         for line in lines(gshadow) {
             match line.split(':').collect::<Vec<_>>()[..] {
-                [name, password, administrators, members] => {
+                [name, password, administrators, members] if is_plain(name) => {
                     group_shadows.entry(name).or_insert((password, administrators, members));
                 }
                 _ => note("/etc/gshadow"),
@@ -115,7 +117,7 @@ impl Accounts {
         let mut groups = Vec::new();
         for line in lines(group) {
             match line.split(':').collect::<Vec<_>>()[..] {
-                [name, password, gid, members] if gid.parse::<u32>().is_ok() => {
+                [name, password, gid, members] if is_plain(name) && gid.parse::<u32>().is_ok() => {
                     let shadow = group_shadows.get(name);
                     let mut members = names(members);
                     // newgrp(1) takes the members from there.
@@ -190,6 +192,13 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
+/// A name that every reader of these files understands alike. The name service skips blanks before a line (nss/nss_files of
+/// glibc): ` root` is root there, and would be somebody else here.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$');
+    !name.is_empty() && !name.starts_with('-') && name.bytes().all(plain)
+}
+
 fn names(list: &str) -> Vec<String> {
     list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -206,6 +215,24 @@ fn password_of(field: &str) -> Password {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_others_would_read_otherwise_is_malformed() {
+        let known = "root:$6$x:1:0:99999:7:::\n";
+        for name in [" root", "\\u{9}root", "root ", "", "-x", "ro\\u{0}ot"] {
+            let shadow = format!("{name}:$6$x:1:0:99999:7:::\n");
+            let accounts = Accounts::parse("", "", &(shadow + known), "");
+            assert_eq!(accounts.malformed, ["/etc/shadow"], "{name:?}");
+            assert_eq!(
+                Accounts::parse(&format!("{name}:x:0:0::/:/bin/sh\n"), "", "", "").malformed,
+                ["/etc/passwd"]
+            );
+            assert_eq!(Accounts::parse("", &format!("{name}:x:0:\n"), "", "").malformed, ["/etc/group"]);
+            assert_eq!(Accounts::parse("", "", "", &format!("{name}:::\n")).malformed, ["/etc/gshadow"]);
+        }
+        let fine = Accounts::parse("_apt:x:42:65534::/x:/x\n", "systemd-journal:x:999:\n", known, "");
+        assert!(fine.malformed.is_empty(), "{:?}", fine.malformed);
+    }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
         www:x:33:33:www:/var/www:/usr/sbin/nologin\nopen::1000:1000::/home/open:/bin/sh\n\
