@@ -4,11 +4,12 @@
 //! It needs a base image: the folder of one in `COUNTERSIGN_TEST_BASE`, which `make test` sets.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use authorizer::intake::read_folder;
-use authorizer::suite::{self, DiskSeen, LOADER_CACHE, Seen, SuiteConfig, TestResult};
+use authorizer::suite::{self, DiskSeen, Seen, SuiteConfig, TestResult};
 use disk::Comparison;
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, Initrd, Machine, MachineLimits,
@@ -126,7 +127,7 @@ struct Outside {
     files: Facts,
     comparison: Comparison,
     base_paths: Vec<String>,
-    loader_cache: Vec<u8>,
+    contents: BTreeMap<String, Vec<u8>>,
 }
 
 /// Looks at the disk: by a clean guest, and by the host.
@@ -160,17 +161,24 @@ fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
     let mut machine = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();
     machine.wait_hello(TIME).unwrap();
     let files = machine.disk_facts().unwrap();
-    let loader_cache = machine.read_disk_file(LOADER_CACHE.0, LOADER_CACHE.1).unwrap();
-    Outside { files, comparison, base_paths, loader_cache }
+    let contents = suite::contents_wanted(&vo(), &[&baseline()], &config())
+        .into_iter()
+        .filter_map(|(path, limit)| machine.read_disk_file(&path, limit).ok().map(|bytes| (path, bytes)))
+        .collect();
+    Outside { files, comparison, base_paths, contents }
+}
+
+fn config() -> SuiteConfig {
+    let text = std::fs::read_to_string(repository("site-recipes/suites/baseline.toml")).unwrap();
+    SuiteConfig::parse(&text).unwrap()
 }
 
 fn judge(live: &Facts, outside: &Outside) -> Vec<TestResult> {
     let before: Facts = serde_json::from_slice(&std::fs::read(base().join("facts.json")).unwrap()).unwrap();
-    let config = std::fs::read_to_string(repository("site-recipes/suites/baseline.toml")).unwrap();
-    let Outside { files, comparison, base_paths, loader_cache } = outside;
-    let disk = DiskSeen { comparison, base_paths, loader_cache: Some(loader_cache) };
+    let Outside { files, comparison, base_paths, contents } = outside;
+    let disk = DiskSeen { comparison, base_paths, contents };
     let seen = Seen { live, files, disk };
-    let results = suite::judge(&seen, &before, &vo(), &[&baseline()], &SuiteConfig::parse(&config).unwrap());
+    let results = suite::judge(&seen, &before, &vo(), &[&baseline()], &config());
     for result in results.iter().filter(|result| !result.passed()) {
         eprintln!("{}: {:#?}", result.name, result.detail);
     }
@@ -261,6 +269,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
         "world-writable",
         "hooks",
         "site-recipe",
+        "site-files",
         "attributes",
         "programs",
         "configuration",

@@ -47,7 +47,7 @@ file = { path = "/etc/systemd/system/declared.service", source = "port.service" 
 service = { name = "declared", enabled = true }
 "#;
 
-const VARIANTS: [Variant; 10] = [
+const VARIANTS: [Variant; 13] = [
     Variant {
         name: "port",
         files: &["port.sh", "answer.pl", "port.service"],
@@ -64,20 +64,23 @@ const VARIANTS: [Variant; 10] = [
     script("capability", &["capability.pl"], &["site/capabilities"]),
     script("package", &["package.sh"], &["site/units"]),
     script("path", &["path.sh"], &["site/programs"]),
+    script("undo", &["undo.sh"], &["site/site-files"]),
+    script("link", &["link.sh"], &["site/programs"]),
+    script("helper", &["helper.sh"], &["site/configuration"]),
 ];
 
 #[test]
-fn all_ten_at_once_are_refused_each_by_its_test() {
+fn all_at_once_are_refused_each_by_its_test() {
     let world = World::new();
     let all: Vec<&Variant> = VARIANTS.iter().collect();
-    let refused = world.refused("ten", &all);
+    let refused = world.refused("all", &all);
     every_object_is_named(&all, &refused);
 }
 
 /// Each by itself: nothing that another one left helps to refuse it.
 #[test]
-#[ignore = "ten authorizations take a quarter of an hour: make soak"]
-fn each_of_the_ten_alone_is_refused() {
+#[ignore = "an authorization for each takes a quarter of an hour: make soak"]
+fn each_alone_is_refused() {
     let world = World::new();
     let mut table = String::new();
     for variant in &VARIANTS {

@@ -4,6 +4,7 @@
 //! The two see the same files in two ways. The host compares every byte with the base; the guest sees what the kernel makes of
 //! it. Reading is done by a child process that can do nothing else, because every byte of the layers is hostile.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use harness::worker::{Ended, Job, Network, Order, Reading, Scratch, Stop, Task, 
 use recipe_spec::Code;
 
 use super::build::Sealed;
+use super::site_recipes;
 use crate::events::Stage;
 use crate::journal::Journal;
 use crate::machines::{Machines, workers};
 use crate::site::Site;
 use crate::stopped::Stopped;
-use crate::suite::{DiskSeen, LOADER_CACHE};
+use crate::suite::{self, DiskSeen};
 
 /// A sealed disk of which every file is known.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub struct Inspected {
     pub(super) comparison: Comparison,
     /// Every path of the base.
     pub(super) base_paths: Vec<String>,
-    loader_cache: Option<Vec<u8>>,
+    contents: BTreeMap<String, Vec<u8>>,
 }
 
 impl Inspected {
@@ -42,8 +44,7 @@ impl Inspected {
 
     /// As the site's tests take it.
     pub(super) fn disk(&self) -> DiskSeen<'_> {
-        let loader_cache = self.loader_cache.as_deref();
-        DiskSeen { comparison: &self.comparison, base_paths: &self.base_paths, loader_cache }
+        DiskSeen { comparison: &self.comparison, base_paths: &self.base_paths, contents: &self.contents }
     }
 }
 
@@ -55,20 +56,28 @@ pub(super) fn inspect(
     journal: &mut Journal<'_>,
 ) -> Result<Inspected, Stopped> {
     journal.stage(Stage::Inspect, Inspected::detail, |_| {
+        let (config, _) = site_recipes::suite(site)?;
+        let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
+        let wanted = suite::contents_wanted(sealed.scanned.recipe(), &site_recipes, &config);
         let (compared, files) = thread::scope(|scope| {
             let compared = scope.spawn(|| compare(&sealed, site));
-            let files = look(&sealed, site, machines);
+            let files = look(&sealed, &wanted, site, machines);
             let compared = compared.join();
             (compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
         });
         let (comparison, base_paths) = compared?;
-        let (files, loader_cache) = files?;
-        Ok(Inspected { comparison, base_paths, files, loader_cache, sealed })
+        let (files, contents) = files?;
+        Ok(Inspected { comparison, base_paths, files, contents, sealed })
     })
 }
 
-/// What a clean guest sees of the disk's files, and the content of the one that is judged by it.
-fn look(sealed: &Sealed, site: &Site, machines: &Machines<'_>) -> Result<(Facts, Option<Vec<u8>>), Stopped> {
+/// What a clean guest sees of the disk's files, and the content of those that are judged by it.
+fn look(
+    sealed: &Sealed,
+    wanted: &BTreeMap<String, u64>,
+    site: &Site,
+    machines: &Machines<'_>,
+) -> Result<(Facts, BTreeMap<String, Vec<u8>>), Stopped> {
     let mut machine = machines.inspecting(&sealed.base, sealed.disk(&[]))?;
     machine.wait_hello(Duration::from_secs(site.config().executor.boot_seconds.get().into()))?;
     let facts = machine.disk_facts().map_err(|error| match error {
@@ -78,13 +87,16 @@ fn look(sealed: &Sealed, site: &Site, machines: &Machines<'_>) -> Result<(Facts,
         }
         other => Stopped::from(other),
     })?;
-    let (path, limit) = LOADER_CACHE;
-    match machine.read_disk_file(path, limit) {
-        Ok(bytes) => Ok((facts, Some(bytes))),
-        // Its test says what that means.
-        Err(HarnessError::Agent { .. }) => Ok((facts, None)),
-        Err(other) => Err(other.into()),
+    let mut contents = BTreeMap::new();
+    for (path, limit) in wanted {
+        match machine.read_disk_file(path, *limit) {
+            Ok(bytes) => drop(contents.insert(path.clone(), bytes)),
+            // Its test says what that means.
+            Err(HarnessError::Agent { .. }) => {}
+            Err(other) => return Err(other.into()),
+        }
     }
+    Ok((facts, contents))
 }
 
 /// Reads both disks and tells what differs. The answer is a line with all paths of the base, then the list of changes.

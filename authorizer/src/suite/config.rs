@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{
     AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig, ListeningConfig,
-    ModulesConfig, PathsConfig, ProgramsConfig, SshdConfig, UnitsConfig,
+    ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig, UnitsConfig,
 };
 
 /// One suite: a table for each check that has something to set. Every table must be there, so that a forgotten
@@ -36,8 +36,10 @@ pub struct SuiteConfig {
     pub programs: ProgramsConfig,
     /// Files below `/etc`.
     pub configuration: ConfigurationConfig,
-    /// Owners and modes of the base's files.
-    pub ownership: PathsConfig,
+    /// Owners and modes.
+    pub ownership: OwnershipConfig,
+    /// Files that the site's recipes make of what is declared.
+    pub rendered: Vec<Rendered>,
     /// The kernel itself.
     pub kernel: KernelConfig,
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recipe_spec::manifest::{Listen, StepKind};
+use recipe_spec::manifest::{Listen, Mode, StepKind};
+use recipe_spec::name::UserName;
 use recipe_spec::{Recipe, Sha256Digest};
 
 /// Whose recipe said it. A later recipe overrides an earlier one; the site's come last.
@@ -12,6 +13,12 @@ pub(super) enum By {
     Vo,
     /// A recipe of the site.
     Site,
+}
+
+impl DeclaredFile {
+    /// What the site makes of nothing: root's, for all to read.
+    pub(super) const SITES: Self =
+        Self { by: By::Site, content: Content::Link(String::new()), mode: DEFAULT_MODE, root: (true, true) };
 }
 
 /// A user as a `user` step has it.
@@ -33,13 +40,30 @@ pub struct Declarations {
     pub(super) expected_users: BTreeSet<String>,
     /// Units that `service` steps enable, with suffix.
     pub(super) enabled: BTreeMap<String, By>,
-    files: BTreeMap<String, (Content, By)>,
+    /// Ports that the recipe under test opens, in its order.
+    pub(super) vo_listen: Vec<Listen>,
+    files: BTreeMap<String, DeclaredFile>,
+    /// Folders of `directory` steps that belong to another than root.
+    given_folders: BTreeSet<String>,
+}
+
+/// A file, download or link of a step.
+#[derive(Clone, Debug)]
+pub(super) struct DeclaredFile {
+    pub(super) by: By,
+    pub(super) content: Content,
+    /// `0o7777` of the mode; of a link nothing.
+    pub(super) mode: u32,
+    /// Whether owner and group are root's: of other names a host knows no number.
+    pub(super) root: (bool, bool),
 }
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
+pub(super) enum Content {
+    /// The digest of a regular file.
     Bytes(Sha256Digest),
+    /// The target of a symbolic link.
     Link(String),
 }
 
@@ -58,7 +82,7 @@ impl Declarations {
     /// Collects what the recipes declare, in the order in which they are applied.
     #[must_use]
     pub fn of(vo: &Recipe, site: &[&Recipe]) -> Self {
-        let mut declared = Self::default();
+        let mut declared = Self { vo_listen: vo.manifest().network.listen.clone(), ..Self::default() };
         declared.add(vo, By::Vo);
         for recipe in site {
             declared.add(recipe, By::Site);
@@ -80,14 +104,24 @@ impl Declarations {
                     };
                     if let Some(bytes) = bytes {
                         let content = Content::Bytes(Sha256Digest::of(bytes));
-                        self.files.insert(file.path.to_string(), (content, by));
+                        let mode = file.mode.map_or(DEFAULT_MODE, Mode::bits);
+                        let root = (is_root(file.owner.as_ref()), is_root(file.group.as_ref()));
+                        self.files.insert(file.path.to_string(), DeclaredFile { by, content, mode, root });
                     }
                 }
                 StepKind::Download(download) => {
-                    self.files.insert(download.path.to_string(), (Content::Bytes(download.sha256), by));
+                    let content = Content::Bytes(download.sha256);
+                    let mode = download.mode.map_or(DEFAULT_MODE, Mode::bits);
+                    let root = (is_root(download.owner.as_ref()), is_root(download.group.as_ref()));
+                    self.files.insert(download.path.to_string(), DeclaredFile { by, content, mode, root });
                 }
                 StepKind::Link(link) => {
-                    self.files.insert(link.path.to_string(), (Content::Link(link.target.clone()), by));
+                    let content = Content::Link(link.target.clone());
+                    let file = DeclaredFile { by, content, mode: 0, root: (true, true) };
+                    self.files.insert(link.path.to_string(), file);
+                }
+                StepKind::Directory(directory) if !is_root(directory.owner.as_ref()) => {
+                    self.given_folders.insert(directory.path.to_string());
                 }
                 StepKind::User(user) => {
                     self.users.insert(
@@ -115,20 +149,31 @@ impl Declarations {
 
     /// How a file with this digest (or this link's target) stands.
     pub(super) fn standing(&self, path: &str, sha256: Option<&str>, link: Option<&str>) -> Standing {
-        match (self.files.get(path), link) {
-            (None, _) => Standing::Undeclared,
-            (Some((Content::Link(target), by)), Some(link)) if target == link => Standing::Declared(*by),
-            (Some((Content::Bytes(digest), by)), None) if sha256 == Some(digest.to_hex().as_str()) => {
-                Standing::Declared(*by)
-            }
-            (Some(_), _) => Standing::Different,
-        }
+        let Some(file) = self.files.get(path) else { return Standing::Undeclared };
+        let as_said = match (&file.content, link) {
+            (Content::Link(target), Some(link)) => target == link,
+            (Content::Bytes(digest), None) => sha256 == Some(digest.to_hex().as_str()),
+            (Content::Link(_), None) | (Content::Bytes(_), Some(_)) => false,
+        };
+        if as_said { Standing::Declared(file.by) } else { Standing::Different }
     }
 
-    /// Paths of the files and links that the site's recipes put in place.
-    pub(super) fn site_files(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().filter(|(_, (_, by))| *by == By::Site).map(|(path, _)| path.as_str())
+    /// Whether a step gives this file or folder to another than root.
+    pub(super) fn is_given_away(&self, path: &str) -> bool {
+        self.given_folders.contains(path) || self.files.get(path).is_some_and(|file| !file.root.0)
     }
+
+    /// The files and links that the site's recipes put in place.
+    pub(super) fn site_files(&self) -> impl Iterator<Item = (&str, &DeclaredFile)> {
+        self.files.iter().filter(|(_, file)| file.by == By::Site).map(|(path, file)| (path.as_str(), file))
+    }
+}
+
+/// What a step's file has if it says nothing.
+const DEFAULT_MODE: u32 = 0o644;
+
+fn is_root(name: Option<&UserName>) -> bool {
+    name.is_none_or(|name| name.as_str() == "root")
 }
 
 /// `.service` is implied.

@@ -1,5 +1,7 @@
 //! Machines and recipes for the checks' tests.
 
+use std::collections::BTreeMap;
+
 use disk::{Change, Comparison, Kind, Node, Outside};
 use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
@@ -14,11 +16,12 @@ pub(super) struct Machine {
     pub(super) files: Option<Facts>,
     pub(super) disk: Comparison,
     pub(super) base_paths: Vec<String>,
-    pub(super) loader_cache: Option<Vec<u8>>,
+    /// What was read of it.
+    pub(super) contents: BTreeMap<String, Vec<u8>>,
 }
 
 impl Machine {
-    /// A small base, and a machine that only has the site's settings for sshd.
+    /// A small base, and a machine that only has the site's settings for sshd and what the site makes of the declared ports.
     pub(super) fn base() -> Self {
         let base = Facts {
             users: vec![User { home: "/root".to_owned(), shell: "/bin/bash".to_owned(), ..user("root", 0) }],
@@ -29,24 +32,32 @@ impl Machine {
         };
         let sshd = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitEmptyPasswords no\n";
         let now = Facts { sshd: vec![small_file("/etc/ssh/sshd_config", sshd)], ..base.clone() };
-        let disk = Comparison { files: 1, changes: Vec::new(), outside: Outside::Equal };
-        Self { base, now, files: None, disk, base_paths: Vec::new(), loader_cache: None }
+        let made = Self::config().rendered.into_iter().map(|rendered| {
+            change(&rendered.path, Some(node("")), Some(node(&rendered.text.replace("{listen}", ""))))
+        });
+        let disk = Comparison { files: 1, changes: made.collect(), outside: Outside::Equal };
+        Self { base, now, files: None, disk, base_paths: Vec::new(), contents: BTreeMap::new() }
+    }
+
+    /// The baseline suite.
+    pub(super) fn config() -> SuiteConfig {
+        SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap()
     }
 
     /// Judges with the baseline suite; the recipes are given as what follows `[recipe]`.
     pub(super) fn judge(&self, vo: &str, site: &str) -> Vec<TestResult> {
-        let config = SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap();
+        let config = Self::config();
         let files = self.files.as_ref().unwrap_or(&self.now);
-        let loader_cache = self.loader_cache.as_deref();
-        let disk = DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, loader_cache };
+        let disk =
+            DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, contents: &self.contents };
         let seen = Seen { live: &self.now, files, disk };
         judge(&seen, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
     }
 
     /// As [`Machine::judge`], at a later look at the running machine; nothing is declared.
     pub(super) fn judge_running(&self) -> Vec<TestResult> {
-        let config = SuiteConfig::parse(include_str!("../../../site-recipes/suites/baseline.toml")).unwrap();
-        let disk = DiskSeen { comparison: &self.disk, base_paths: &[], loader_cache: None };
+        let config = Self::config();
+        let disk = DiskSeen { comparison: &self.disk, base_paths: &[], contents: &self.contents };
         let seen = Seen { live: &self.now, files: &self.now, disk };
         judge_running(&seen, &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
     }

@@ -14,6 +14,7 @@ mod pattern;
 #[cfg(test)]
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use disk::Comparison;
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::{
     AllowedSocket, AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig,
-    ListeningConfig, ModulesConfig, PathsConfig, ProgramsConfig, SshdConfig, UnitsConfig,
+    ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig,
+    UnitsConfig,
 };
 pub use config::{SuiteConfig, SuiteConfigError};
 pub use declarations::Declarations;
@@ -31,9 +33,22 @@ pub use pattern::{Pattern, PatternError};
 
 use checks::{CHECKS, Check, Sees};
 
-/// A file that is judged by its content, and the longest that is read of it, in bytes.
-pub const LOADER_CACHE: (&str, u64) = (checks::loader_cache::PATH, checks::loader_cache::MAX_BYTES);
 use complaints::Complaints;
+
+/// Longest content that is read of a file which the site's recipes make, in bytes.
+const MAX_CONTENT: u64 = 1 << 20;
+
+/// The files of a sealed disk that are judged by their content, and the longest that is read of each, in bytes.
+#[must_use]
+pub fn contents_wanted(vo: &Recipe, site: &[&Recipe], config: &SuiteConfig) -> BTreeMap<String, u64> {
+    let declared = Declarations::of(vo, site);
+    let made = declared.site_files().map(|(path, _)| path);
+    let rendered = config.rendered.iter().map(|rendered| rendered.path.as_str());
+    let mut wanted: BTreeMap<_, _> =
+        made.chain(rendered).map(|path| (path.to_owned(), MAX_CONTENT)).collect();
+    wanted.insert(checks::loader_cache::PATH.to_owned(), checks::loader_cache::MAX_BYTES);
+    wanted
+}
 
 /// Name of the suite in evidence.
 pub const SUITE: &str = "site";
@@ -91,8 +106,8 @@ pub struct DiskSeen<'a> {
     pub comparison: &'a Comparison,
     /// Every path of the base.
     pub base_paths: &'a [String],
-    /// The content of [`LOADER_CACHE`], if it could be read.
-    pub loader_cache: Option<&'a [u8]>,
+    /// What lies at the paths of [`contents_wanted`], as far as it could be read.
+    pub contents: &'a BTreeMap<String, Vec<u8>>,
 }
 
 /// Runs every check. `base` is the pristine base, freshly booted; `vo` the recipe under test and `site` the site's recipes in

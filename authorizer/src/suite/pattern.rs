@@ -45,6 +45,18 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// True if what fits lies below this folder, as far as the text before the first star tells.
+    pub(super) fn lies_below(&self, folder: &str) -> bool {
+        is_below(self.0.split('*').next().unwrap_or_default(), folder)
+    }
+}
+
+/// True if the path begins with this folder.
+pub(super) fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// True if any pattern fits.
 pub(super) fn any(patterns: &[Pattern], text: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(text))

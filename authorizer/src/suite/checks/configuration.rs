@@ -6,10 +6,13 @@
 use std::collections::HashSet;
 
 use disk::{Change, Kind};
+use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
 use super::super::declarations::Standing;
 use super::super::pattern::{self, Pattern};
+use super::hooks::unit_of_script;
+use super::programs::ProgramsConfig;
 use super::{Check, Evidence, Sees};
 
 /// What is judged, and what is tolerated.
@@ -26,6 +29,18 @@ pub struct ConfigurationConfig {
     pub base_reads: Vec<Pattern>,
     /// Paths that may be new if a unit of the same name is new too: settings of a service that a package brought.
     pub own_service: Vec<Pattern>,
+    /// Files of the distribution's packages that may be new with this very content.
+    pub known: Vec<Known>,
+}
+
+/// A file and its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// Where it lies.
+    pub path: String,
+    /// Digest of all of it.
+    pub sha256: Sha256Digest,
 }
 
 /// Folders of packages' units.
@@ -36,11 +51,18 @@ pub(super) const CHECK: Check = Check {
     sees: Sees::Changes,
     lists: &[],
     run: |evidence, config, complaints| {
-        let config = &config.configuration;
+        let (config, programs) = (&config.configuration, &config.programs);
         let changes = &evidence.disk.comparison.changes;
-        let new: HashSet<&str> =
-            changes.iter().filter(|c| c.before.is_none()).map(|c| c.path.as_str()).collect();
+        let new = new_paths(evidence);
         for change in changes {
+            if is_new_link(change) && is_searched(config, programs, &change.path) {
+                complaints.add(
+                    &change.path,
+                    "is a link where programs of the base look into a folder",
+                    "make it a folder, or remove it",
+                );
+                continue;
+            }
             if !pattern::any(&config.judged, &change.path) || pattern::any(&config.allow, &change.path) {
                 continue;
             }
@@ -74,11 +96,35 @@ fn judge(
         return (!same).then_some("is of the base and was changed, and nobody declared it");
     }
     let tolerated = pattern::any(&config.new, &change.path)
-        || (in_new_folder(&change.path, new) && !pattern::any(&config.base_reads, &change.path))
+        || is_own(config, &change.path, new)
         // A folder is what lies in it.
         || after.kind == Kind::Directory
-        || (pattern::any(&config.own_service, &change.path) && has_new_unit(&change.path, new));
+        || config.known.iter().any(|known| known.path == change.path && Some(known.sha256) == after.sha256);
     (!tolerated).then_some("is new among settings of the base, and nobody declared it")
+}
+
+/// Whether a new path is a package's own: in a new folder, or a setting of its service, and nothing of the base reads it.
+pub(super) fn is_own(config: &ConfigurationConfig, path: &str, new: &HashSet<&str>) -> bool {
+    let own_service = || pattern::any(&config.own_service, path) && has_new_unit(path, new);
+    (in_new_folder(path, new) || own_service()) && !pattern::any(&config.base_reads, path)
+}
+
+/// Every path that the base does not have.
+pub(super) fn new_paths<'a>(evidence: &Evidence<'a>) -> HashSet<&'a str> {
+    let changes = &evidence.disk.comparison.changes;
+    changes.iter().filter(|change| change.before.is_none()).map(|change| change.path.as_str()).collect()
+}
+
+fn is_new_link(change: &Change) -> bool {
+    let is_link = |node: &Option<disk::Node>| node.as_ref().is_some_and(|node| node.kind == Kind::Link);
+    is_link(&change.after) && !is_link(&change.before)
+}
+
+/// Whether something that is judged by its place is looked for below this path.
+fn is_searched(config: &ConfigurationConfig, programs: &ProgramsConfig, path: &str) -> bool {
+    let patterns = [&config.judged, &config.base_reads, &programs.search, &programs.libraries];
+    patterns.into_iter().flatten().any(|pattern| pattern.lies_below(path))
+        || programs.trees.iter().flatten().any(|root| root == path || pattern::is_below(root, path))
 }
 
 /// Whether the path lies in a folder directly below `/etc` that is new itself.
@@ -94,7 +140,8 @@ fn has_new_unit(path: &str, new: &HashSet<&str>) -> bool {
         [b'S' | b'K', b'0'..=b'9', b'0'..=b'9', ..] if path.starts_with("/etc/rc") => &name[3..],
         _ => name,
     };
-    UNITS.iter().any(|folder| new.contains(format!("{folder}/{name}.service").as_str()))
+    unit_of_script(name)
+        .is_some_and(|unit| UNITS.iter().any(|folder| new.contains(format!("{folder}/{unit}").as_str())))
 }
 
 #[cfg(test)]
@@ -108,9 +155,9 @@ mod tests {
         machine.disk.changes.push(change("/etc/nanorc", Some(node("a")), Some(node("b"))));
         machine.passes("configuration", step, "");
         machine.fails("configuration", "", "", "nobody declared");
-        machine.disk.changes[0] = change("/etc/nanorc", Some(node("a")), Some(node("c")));
+        *machine.disk.changes.last_mut().unwrap() = change("/etc/nanorc", Some(node("a")), Some(node("c")));
         machine.fails("configuration", step, "", "not what the recipe declared");
-        machine.disk.changes[0] = change("/etc/nanorc", Some(node("a")), None);
+        *machine.disk.changes.last_mut().unwrap() = change("/etc/nanorc", Some(node("a")), None);
         machine.fails("configuration", "", "", "gone");
     }
 
@@ -133,5 +180,76 @@ mod tests {
         machine.disk.changes[4] = change("/etc/security/limits.d/x", None, Some(node("x")));
         machine.disk.changes.push(change("/etc/security/limits.d", None, Some(folder)));
         machine.fails("configuration", "", "", "/etc/security/limits.d/x");
+    }
+
+    fn link(target: &str) -> disk::Node {
+        disk::Node { kind: disk::Kind::Link, sha256: None, target: Some(target.to_owned()), ..node("") }
+    }
+
+    #[test]
+    fn what_programs_of_the_base_take_as_soon_as_it_is_there_is_declared() {
+        for path in [
+            "/system-update",
+            "/usr/sbin/request-key",
+            "/usr/sbin/tomoyo-init",
+            "/usr/sbin/mount.mqueue",
+            "/usr/lib/command-not-found",
+            "/usr/lib/x86_64-linux-gnu/libnss_db.so.2",
+            "/usr/lib/clock-epoch",
+            "/usr/lib/credstore/tmpfiles.extra",
+            "/usr/local/lib/credstore/tmpfiles.extra",
+            "/usr/local/lib/binfmt.d/own.conf",
+            "/usr/lib/dbus-1/system-services/org.own.x.service",
+            "/usr/lib/udev/hwdb.d/99-own.hwdb",
+            "/var/lib/extensions/own.raw",
+            "/var/lib/systemd/credential.secret",
+            "/root/.ssh/rc",
+            "/etc/ssh/ssh_host_ed25519_key",
+            "/etc/machine-id",
+        ] {
+            let mut machine = Machine::base();
+            machine.disk.changes.push(change(path, None, Some(node("x"))));
+            machine.fails("configuration", "", "", path);
+        }
+    }
+
+    #[test]
+    fn a_unit_of_the_name_excuses_no_setting_that_the_base_reads() {
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/usr/lib/systemd/system/locale.service", None, Some(node("x"))));
+        machine.disk.changes.push(change("/etc/default/locale", None, Some(node("LD_PRELOAD=/x"))));
+        machine.fails("configuration", "", "", "/etc/default/locale");
+    }
+
+    #[test]
+    fn a_folder_that_is_searched_is_no_link() {
+        for path in [
+            "/usr/local/share/perl",
+            "/usr/local/share/dbus-1",
+            "/usr/local/lib/systemd",
+            "/etc/credstore",
+            "/usr/local/lib/site_perl",
+            "/usr/local/lib/x86_64-linux-gnu",
+        ] {
+            let mut machine = Machine::base();
+            machine.disk.changes.push(change(path, None, Some(link("/opt/own"))));
+            machine.fails("configuration", "", "", path);
+        }
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/usr/share/own", None, Some(link("/opt/own"))));
+        machine.disk.changes.push(change("/etc/alternatives/own", None, Some(link("/usr/bin/own"))));
+        machine.passes("configuration", "", "");
+    }
+
+    #[test]
+    fn a_known_file_has_its_known_content() {
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/etc/inputrc", None, Some(node("x"))));
+        machine.fails("configuration", "", "", "/etc/inputrc");
+        let known =
+            Machine::config().configuration.known.into_iter().find(|known| known.path == "/etc/inputrc");
+        machine.disk.changes.last_mut().unwrap().after.as_mut().unwrap().sha256 =
+            known.map(|known| known.sha256);
+        machine.passes("configuration", "", "");
     }
 }

@@ -56,11 +56,19 @@ pub(super) const CHECK: Check = Check {
 /// A script of the old init that a package still brings beside its unit: systemd runs the unit and never the script
 /// (systemd-sysv-generator(8)).
 fn is_shadowed_script(evidence: &Evidence<'_>, file: &SmallFile) -> bool {
-    file.path.strip_prefix("/etc/init.d/").is_some_and(|name| {
-        let unit = format!("/usr/lib/systemd/system/{name}.service");
-        let old_path = format!("/lib/systemd/system/{name}.service");
+    file.path.strip_prefix("/etc/init.d/").and_then(unit_of_script).is_some_and(|name| {
+        let unit = format!("/usr/lib/systemd/system/{name}");
+        let old_path = format!("/lib/systemd/system/{name}");
         evidence.now.units.iter().any(|have| have.path == unit || have.path == old_path)
     })
+}
+
+/// The unit that stands for a script of the old init: without a final `.sh`. Other names than plain ones are not taken, for
+/// systemd escapes some and takes some as they are.
+pub(super) fn unit_of_script(script: &str) -> Option<String> {
+    let name = script.strip_suffix(".sh").unwrap_or(script);
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    (plain && !name.is_empty()).then(|| format!("{name}.service"))
 }
 
 #[cfg(test)]
@@ -85,6 +93,26 @@ mod tests {
         machine.now.hooks.push(small_file("/etc/init.d/nginx", "#!/bin/sh\n"));
         machine.fails("hooks", "", "", "/etc/init.d/nginx");
         machine.now.units.push(unit("/usr/lib/systemd/system/nginx.service", "x"));
+        machine.passes("hooks", "", "");
+    }
+
+    #[test]
+    fn the_unit_must_be_the_one_that_systemd_takes_for_the_script() {
+        for (script, unit_name) in [
+            ("zz.sh", "zz.sh.service"),
+            ("zz.service", "zz.service.service"),
+            ("zz@x", "zz@x.service"),
+            ("z z", "z z.service"),
+            (".sh", ".service"),
+        ] {
+            let mut machine = Machine::base();
+            machine.now.hooks.push(small_file(&format!("/etc/init.d/{script}"), "#!/bin/sh\n"));
+            machine.now.units.push(unit(&format!("/usr/lib/systemd/system/{unit_name}"), "x"));
+            machine.fails("hooks", "", "", script);
+        }
+        let mut machine = Machine::base();
+        machine.now.hooks.push(small_file("/etc/init.d/console-setup.sh", "#!/bin/sh\n"));
+        machine.now.units.push(unit("/usr/lib/systemd/system/console-setup.service", "x"));
         machine.passes("hooks", "", "");
     }
 

@@ -37,11 +37,9 @@ pub(super) const CHECK: Check = Check {
     run: |evidence, config, complaints| {
         let config = &config.listening;
         for socket in &evidence.now.listening {
-            let declared = evidence
-                .declared
-                .listen
-                .iter()
-                .any(|listen| listen.port == socket.port && protocol(listen.protocol) == socket.protocol);
+            let declared = evidence.declared.listen.iter().any(|listen| {
+                listen.port == socket.port && protocol_name(listen.protocol) == socket.protocol
+            });
             let in_base = evidence.base.listening.iter().any(|base| {
                 // A service that the base has on loopback only may not be opened to everyone.
                 (&base.protocol, base.port, is_loopback(base))
@@ -69,7 +67,7 @@ pub(super) const CHECK: Check = Check {
     },
 };
 
-fn protocol(protocol: Protocol) -> &'static str {
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",

@@ -30,14 +30,16 @@ pub(super) const CHECK: Check = Check {
         let Some(change) = changes.iter().find(|change| change.path == PATH) else { return };
         // Without a cache the loader looks in its own folders.
         let Some(after) = &change.after else { return };
-        let read = evidence.disk.loader_cache.filter(|bytes| after.sha256 == Some(Sha256Digest::of(bytes)));
-        let Some(entries) = read.and_then(entries) else {
+        let read =
+            evidence.disk.contents.get(PATH).filter(|bytes| after.sha256 == Some(Sha256Digest::of(bytes)));
+        let Some(entries) = read.and_then(|bytes| entries(bytes)) else {
             complaints.add(PATH, "is not a cache as ldconfig writes it", "run ldconfig, and leave it alone");
             return;
         };
         for (name, path) in entries {
             let own_name = path.rsplit('/').next() == Some(name);
-            if !own_name || !pattern::any(&config.programs.libraries, path) {
+            let plain = !path.split('/').skip(1).any(|part| matches!(part, "" | "." | ".."));
+            if !own_name || !plain || !pattern::any(&config.programs.cached, path) {
                 complaints.add(
                     PATH,
                     format_args!("leads from {} to {}", shown(name), shown(path)),
@@ -99,15 +101,22 @@ mod tests {
         let mut after = node("");
         after.sha256 = Some(Sha256Digest::of(bytes));
         machine.disk.changes.push(change(PATH, Some(node("old")), Some(after)));
-        machine.loader_cache = Some(bytes.to_vec());
+        machine.contents.insert(PATH.to_owned(), bytes.to_vec());
         machine
     }
 
     #[test]
     fn a_name_leads_to_the_file_of_that_name_where_libraries_are() {
-        let good = ("libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6");
-        machine(&cache(&[good])).passes("loader-cache", "", "");
+        // As ldconfig writes it: `/lib` is a link.
+        let good = ("libc.so.6", "/lib/x86_64-linux-gnu/libc.so.6");
+        let also = ("libx.so.1", "/usr/local/lib/libx.so.1");
+        machine(&cache(&[good, also])).passes("loader-cache", "", "");
         for bad in [
+            ("libc.so.6", "/lib/x86_64-linux-gnu/../libc.so.6"),
+            ("libc.so.6", "/lib/../libc.so.6"),
+            ("libc.so.6", "/lib//libc.so.6"),
+            ("libc.so.6", "/usr/local/lib/d/libc.so.6"),
+            ("..", "/lib/.."),
             ("libc.so.6", "/usr/lib/x86_64-linux-gnu/libown.so"),
             ("libc.so.6", "/tmp/libc.so.6"),
             ("libc.so.6", "/usr/lib/../../tmp/libc.so.6"),
@@ -123,11 +132,11 @@ mod tests {
             machine(&bytes[..cut]).fails("loader-cache", "", "", "not a cache");
         }
         let mut other = machine(&bytes);
-        other.loader_cache = None;
+        other.contents.clear();
         other.fails("loader-cache", "", "", "not a cache");
-        other.loader_cache = Some(cache(&[]));
+        other.contents.insert(PATH.to_owned(), cache(&[]));
         other.fails("loader-cache", "", "", "not a cache");
-        other.disk.changes[0].after = None;
+        other.disk.changes.last_mut().unwrap().after = None;
         other.passes("loader-cache", "", "");
     }
 

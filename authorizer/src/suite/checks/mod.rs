@@ -17,6 +17,7 @@ mod outside;
 mod ownership;
 mod programs;
 mod setuid;
+mod site_files;
 mod site_recipe;
 mod sshd;
 mod sudoers;
@@ -38,7 +39,9 @@ pub use hooks::HooksConfig;
 pub use kernel::KernelConfig;
 pub use listening::{AllowedSocket, ListeningConfig};
 pub use modules::ModulesConfig;
+pub use ownership::OwnershipConfig;
 pub use programs::ProgramsConfig;
+pub use site_files::Rendered;
 pub use sshd::SshdConfig;
 pub use units::UnitsConfig;
 
@@ -90,6 +93,7 @@ pub(super) const CHECKS: &[Check] = &[
     outside::CHECK,
     kernel::CHECK,
     site_recipe::CHECK,
+    site_files::CHECK,
 ];
 
 /// Configuration of a check that only needs exceptions.

@@ -1,10 +1,11 @@
 //! Programs and libraries of the base: there, as they were, and nothing of their name where it would be found before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use disk::{Kind, Node, What};
 use serde::{Deserialize, Serialize};
 
+use super::super::complaints::shown;
 use super::super::declarations::{By, Standing};
 use super::super::pattern::{self, Pattern};
 use super::{Check, Evidence, Sees};
@@ -21,6 +22,10 @@ pub struct ProgramsConfig {
     pub search: Vec<Pattern>,
     /// Where libraries are looked for by name.
     pub libraries: Vec<Pattern>,
+    /// Where the libraries of the loader's cache may lie.
+    pub cached: Vec<Pattern>,
+    /// Folders that are searched for the same relative path, one set for each language: modules of Perl.
+    pub trees: Vec<Vec<String>>,
 }
 
 pub(super) const CHECK: Check = Check {
@@ -30,6 +35,7 @@ pub(super) const CHECK: Check = Check {
     run: |evidence, config, complaints| {
         let config = &config.programs;
         let twins = [Names::of(evidence, &config.search), Names::of(evidence, &config.libraries)];
+        let base: HashSet<&str> = evidence.disk.base_paths.iter().map(String::as_str).collect();
         for change in &evidence.disk.comparison.changes {
             if pattern::any(&config.allow, &change.path)
                 || is_the_sites(evidence, &change.path, change.after.as_ref())
@@ -54,14 +60,24 @@ pub(super) const CHECK: Check = Check {
                     );
                 }
                 (None, Some(after)) if matches!(after.kind, Kind::File | Kind::Link) => {
-                    for twin in twins.iter().filter_map(|names| names.twin(&change.path)) {
+                    let named = twins.iter().filter_map(|names| names.twin(&change.path).map(str::to_owned));
+                    for twin in named.chain(twin_in_trees(&config.trees, &change.path, &base)) {
                         complaints.add(
                             &change.path,
                             format_args!(
                                 "has the name of {} of the base and may be found in its place",
-                                super::super::complaints::shown(twin)
+                                shown(&twin)
                             ),
                             "give it a name of its own",
+                        );
+                    }
+                    if let Some(package) = package_of_script(&change.path)
+                        && base.contains(format!("{PACKAGES}{package}.list").as_str())
+                    {
+                        complaints.add(
+                            &change.path,
+                            "is a script of a package of the base that has none",
+                            "leave packages of the base alone",
                         );
                     }
                 }
@@ -70,6 +86,23 @@ pub(super) const CHECK: Check = Check {
         }
     },
 };
+
+/// Where dpkg keeps the scripts of packages, and a `.list` for each package.
+const PACKAGES: &str = "/var/lib/dpkg/info/";
+
+/// The package that dpkg takes this file for a script of (dpkg(1), deb-preinst(5)).
+fn package_of_script(path: &str) -> Option<&str> {
+    let (package, kind) = path.strip_prefix(PACKAGES)?.rsplit_once('.')?;
+    matches!(kind, "preinst" | "postinst" | "prerm" | "postrm" | "config" | "triggers").then_some(package)
+}
+
+/// The base's file that has the same place in another folder of the same set.
+fn twin_in_trees(trees: &[Vec<String>], path: &str, base: &HashSet<&str>) -> Option<String> {
+    trees.iter().find_map(|roots| {
+        let place = roots.iter().find_map(|root| path.strip_prefix(root.as_str())?.strip_prefix('/'))?;
+        roots.iter().map(|root| format!("{root}/{place}")).find(|other| base.contains(other.as_str()))
+    })
+}
 
 fn is_the_sites(evidence: &Evidence<'_>, path: &str, after: Option<&Node>) -> bool {
     after.is_some_and(|after| {
@@ -104,6 +137,8 @@ fn name(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use disk::{Kind, Node};
+
     use crate::suite::fixture::{Machine, change, node};
 
     #[test]
@@ -139,5 +174,39 @@ mod tests {
         machine.disk.changes.push(change("/opt/own/ls", None, Some(node("x"))));
         machine.disk.changes.push(change("/usr/local/bin/own", None, Some(node("x"))));
         machine.passes("programs", "", "");
+    }
+
+    #[test]
+    fn the_links_of_the_root_folder_lead_where_they_led() {
+        let to = |target: &str| Node {
+            kind: Kind::Link,
+            sha256: None,
+            target: Some(target.to_owned()),
+            ..node("")
+        };
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/sbin", Some(to("usr/sbin")), Some(to("opt/s"))));
+        machine.fails("programs", "", "", "/sbin");
+    }
+
+    #[test]
+    fn a_module_has_not_the_place_of_one_of_the_base() {
+        let mut machine = Machine::base();
+        machine.base_paths.push("/usr/lib/x86_64-linux-gnu/perl-base/strict.pm".to_owned());
+        machine.disk.changes.push(change("/usr/share/perl5/Own/strict.pm", None, Some(node("x"))));
+        machine.disk.changes.push(change("/opt/perl5/strict.pm", None, Some(node("x"))));
+        machine.passes("programs", "", "");
+        machine.disk.changes.push(change("/usr/share/perl5/strict.pm", None, Some(node("x"))));
+        machine.fails("programs", "", "", "/usr/share/perl5/strict.pm");
+    }
+
+    #[test]
+    fn a_package_of_the_base_gets_no_script() {
+        let mut machine = Machine::base();
+        machine.base_paths.push("/var/lib/dpkg/info/hostname.list".to_owned());
+        machine.disk.changes.push(change("/var/lib/dpkg/info/nginx.prerm", None, Some(node("x"))));
+        machine.passes("programs", "", "");
+        machine.disk.changes.push(change("/var/lib/dpkg/info/hostname.prerm", None, Some(node("x"))));
+        machine.fails("programs", "", "", "/var/lib/dpkg/info/hostname.prerm");
     }
 }

@@ -21,7 +21,7 @@ pub(super) const CHECK: Check = Check {
     lists: &["sshd", "sudoers", "units", "cron", "hooks"],
     run: |evidence, _, complaints| {
         let now = evidence.now;
-        for path in evidence.declared.site_files() {
+        for (path, _) in evidence.declared.site_files() {
             let small = [&now.sshd, &now.sudoers, &now.cron, &now.hooks].into_iter().flatten();
             let seen = small
                 .map(|file| (&file.path, Some(file.sha256.as_str()), file.link.as_deref()))

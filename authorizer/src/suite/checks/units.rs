@@ -231,14 +231,30 @@ fn normal(path: &str) -> String {
     }
 }
 
-/// True if some link starts this unit and nothing masks it.
+/// Targets that every boot reaches (systemd.special(7)).
+const REACHED: [&str; 6] = [
+    "sysinit.target",
+    "basic.target",
+    "sockets.target",
+    "timers.target",
+    "paths.target",
+    "multi-user.target",
+];
+
+/// True if a boot starts this unit by some link, and nothing masks it.
 pub(super) fn is_enabled(units: &[UnitFile], name: &str) -> bool {
     let masked = ["/etc/systemd/system/", "/run/systemd/system/", "/etc/systemd/system.control/"]
         .map(|folder| format!("{folder}{name}"));
     units.iter().any(|unit| {
         let path = normal(&unit.path);
         let place = Place::of(&path);
-        place.starts && place.unit == name && !path.starts_with(RUNTIME)
+        let boot = REACHED.iter().any(|target| {
+            path.rsplit('/')
+                .nth(1)
+                .and_then(|folder| folder.strip_prefix(target))
+                .is_some_and(|end| matches!(end, ".wants" | ".requires"))
+        });
+        place.starts && place.unit == name && boot && !path.starts_with(RUNTIME)
     }) && !units.iter().any(|unit| masked.contains(&unit.path) && unit.link.as_deref() == Some("/dev/null"))
 }
 
