@@ -2,9 +2,10 @@
 
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use authorizer::regular_file;
 use authorizer::stopped::is_full;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
@@ -44,6 +45,15 @@ pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> Result<(
     Ok(())
 }
 
+/// Waits until nobody else has the lock of this file, which is made if it does not exist. Only its owner can open it, so
+/// only its owner's commands are waited for.
+pub(crate) fn lock(path: &Path) -> Result<File, Problem> {
+    let mut options = File::options();
+    regular_file::open_with(options.write(true).create(true).truncate(false).mode(0o600), path)
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|error| Problem::usage(format!("cannot lock {}: {error}", path.display())))
+}
+
 /// Writes a file in place of an older one, which stays until the new one is whole on the disk.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Problem> {
     let whole = written_beside(path, content, Access::Public)?;
@@ -76,5 +86,25 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
             Problem::usage(format!("{} exists already; it is not replaced", path.display()))
         }
         _ => Problem::usage(format!("cannot write {}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_one_that_its_owner_alone_can_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crl.lock");
+        let held = lock(&path).unwrap();
+        assert_eq!(held.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(File::open(&path).unwrap().try_lock().is_err(), "it is held");
+        drop(held);
+        lock(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("pipe"), rustix::fs::Mode::RUSR).unwrap();
+        assert!(lock(&folder.path().join("pipe")).is_err());
     }
 }

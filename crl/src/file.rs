@@ -1,8 +1,8 @@
 //! Reading hostile files and replacing our own ones so that a crash leaves the old or the new.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,23 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), CrlError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flush", folder))
 }
 
-/// Locks `file` for us alone until it is dropped.
-pub(crate) fn lock(file: File, path: &Path) -> Result<File, CrlError> {
+/// Locks the file at `path`, which is made if it does not exist, for us alone until it is dropped. Whoever can open a
+/// file can lock it for ever, so only its owner can open this one: a revocation must not wait for a stranger.
+pub(crate) fn lock(path: &Path) -> Result<File, CrlError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags.cast_signed())
+        .open(path)
+        .map_err(failed("open", path))?;
+    if !file.metadata().map_err(failed("read", path))?.is_file() {
+        return Err(failed("open", path)(io::Error::other("not a regular file")));
+    }
+    // One that an older version made.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("close to others", path))?;
     let start = Instant::now();
     loop {
         match file.try_lock() {

@@ -11,7 +11,6 @@
 //! [`RecipeCrl::verify`]: crate::RecipeCrl::verify
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::path::Path;
 
 use recipe_spec::digest::Sha256Digest;
@@ -32,6 +31,9 @@ pub const BODY_FILE: &str = BODY_NAME;
 
 /// The next body's file, there only while a list is being published or when that was cut short.
 pub const NEXT_BODY_FILE: &str = "crl.next.body";
+
+/// Held by whoever publishes. The folder itself is for all to read, and so for all to lock: it is none.
+const LOCK_FILE: &str = "crl.lock";
 
 /// Most bytes of a header's file. A header has some 700; the certificates around it take the rest.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -73,8 +75,7 @@ pub fn store(folder: &Path, header: &[u8], body: &[u8]) -> Result<(), CrlError> 
     check_body(&parsed, Cow::Borrowed(body))?;
 
     file::make_folder(folder)?;
-    let handle = File::open(folder).map_err(file::failed("open", folder))?;
-    let _lock = file::lock(handle, folder)?;
+    let _lock = file::lock(&folder.join(LOCK_FILE))?;
     finish_interrupted(folder)?;
     if let Some(present) = file::read_if_present(&folder.join(HEADER_FILE), MAX_HEADER_BYTES as u64)? {
         let (_, present) = parse_untrusted(&present)?;

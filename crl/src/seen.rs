@@ -8,7 +8,7 @@
 //! the first two), and `crl-seen.lock` is locked while it is read and replaced. What does not read back exactly is an
 //! error that refuses; it is never taken for "nothing seen".
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use recipe_spec::digest::Sha256Digest;
@@ -124,15 +124,7 @@ impl Seen {
     }
 
     fn lock(&self) -> Result<File, CrlError> {
-        let path = self.folder.join(LOCK_FILE);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(file::failed("open", &path))?;
-        file::lock(file, &path)
+        file::lock(&self.folder.join(LOCK_FILE))
     }
 
     /// Reads the state; the lock is a parameter so that nobody forgets it.

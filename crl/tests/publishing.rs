@@ -4,6 +4,7 @@
 mod site;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -221,7 +222,7 @@ fn a_publisher_killed_at_any_step_leaves_the_old_list_or_the_new_one_and_the_nex
         let mut names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, [BODY_FILE, HEADER_FILE], "nothing is left lying about");
+        assert_eq!(names, [BODY_FILE, HEADER_FILE, "crl.lock"], "nothing is left lying about");
     }
 }
 
@@ -235,6 +236,35 @@ fn a_publisher_killed_and_one_killed_after_it() {
     let stopped = store(folder.path(), &lists[2].0, &lists[2].1).unwrap_err();
     assert_eq!(stopped.code(), Code::CrlMissing, "{stopped}");
     assert_eq!(number_in(&site, folder.path()), 2);
+}
+
+/// All that others can open they can lock: the folder, which is for all to read, and what lies in it.
+#[test]
+fn nobody_else_can_hold_up_a_revocation() {
+    let (site, lists) = chain(2);
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let seen = Seen::open(folder.path().join("seen")).unwrap();
+    store(folder.path(), &lists[0].0, &lists[0].1).unwrap();
+    let mut held = Vec::new();
+    for place in [folder.path().to_owned(), folder.path().join("seen")] {
+        held.push(fs::File::open(&place).unwrap());
+        for entry in fs::read_dir(&place).unwrap().map(Result::unwrap) {
+            if entry.metadata().unwrap().is_file() && entry.metadata().unwrap().mode() & 0o066 != 0 {
+                held.push(fs::File::open(entry.path()).unwrap());
+            }
+        }
+    }
+    held.iter().for_each(|file| file.try_lock().unwrap());
+    store(folder.path(), &lists[1].0, &lists[1].1).unwrap();
+    assert_eq!(number_in(&site, folder.path()), 2);
+    seen.mark().unwrap();
+
+    // A lock that an older version left open to all is closed.
+    let lock = folder.path().join("seen/crl-seen.lock");
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    seen.mark().unwrap();
+    assert_eq!(lock.metadata().unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, RenameFlags};
@@ -10,11 +10,12 @@ use rustix::fs::{FlockOperation, RenameFlags};
 use super::error::BaseError;
 use super::owners::Owners;
 use super::{Existing, Progress, tools};
+use crate::regular_file;
 
 /// Begins the name of a build's folder.
 const PREFIX: &str = ".build-";
-/// Held for the whole build.
-const LOCK_FILE: &str = ".lock";
+/// Held for the whole build. Only its owner can open it, so nobody else can hold it.
+const LOCK_FILE: &str = ".build.lock";
 
 /// A build's folder. Dropped before [`Workspace::publish`], it is removed.
 pub(super) struct Workspace {
@@ -32,7 +33,9 @@ impl Workspace {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, BaseError> {
         std::fs::create_dir_all(bases)?;
-        let lock = File::options().create(true).append(true).open(bases.join(LOCK_FILE))?;
+        let mut options = File::options();
+        let lock =
+            regular_file::open_with(options.create(true).append(true).mode(0o600), &bases.join(LOCK_FILE))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| BaseError::Busy { folder: bases.to_owned() })?;
         for entry in std::fs::read_dir(bases)? {
@@ -111,6 +114,9 @@ fn remove(folder: &Path) -> Result<(), BaseError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     fn open(bases: &Path) -> Result<(Workspace, usize), BaseError> {
@@ -135,6 +141,22 @@ mod tests {
         let bases = tempfile::tempdir().unwrap();
         let _first = open(bases.path()).unwrap();
         assert!(matches!(open(bases.path()), Err(BaseError::Busy { .. })));
+    }
+
+    #[test]
+    fn nobody_else_can_hold_up_a_build() {
+        let bases = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(bases.path(), Permissions::from_mode(0o755)).unwrap();
+        drop(open(bases.path()).unwrap());
+        let mut held = vec![File::open(bases.path()).unwrap()];
+        for entry in std::fs::read_dir(bases.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.metadata().unwrap().mode() & 0o066 != 0 {
+                held.push(File::open(entry.path()).unwrap());
+            }
+        }
+        held.iter().for_each(|file| file.try_lock().unwrap());
+        open(bases.path()).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `countersign ca`: a folder with `ca.key.pem`, `ca.cert.pem` and `ca.crl.pem`.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -11,13 +11,15 @@ use signer::{Certificate, CertificateCrl, PublicKey};
 
 use crate::arguments::{CaCommand, NewPassphrase, PassphraseSource};
 use crate::commands::key;
-use crate::files::{Access, read_text, replace, write_new};
+use crate::files::{Access, lock, read_text, replace, write_new};
 use crate::outcome::{Answer, Problem};
 
 const DAY: i64 = 86_400;
 const KEY: &str = "ca.key.pem";
 const CERTIFICATE: &str = "ca.cert.pem";
 const CRL: &str = "ca.crl.pem";
+/// Held while the CRL is replaced.
+const LOCK: &str = "crl.lock";
 
 pub(crate) fn run(command: &CaCommand, now: Timestamp) -> Result<Answer, Problem> {
     match command {
@@ -109,9 +111,7 @@ fn crl(
     let authority = Certificate::from_pem(&ca_pem).map_err(Problem::usage)?;
     let path = dir.join(CRL);
     // From reading the old list to replacing it: of two at once, one would lose the other's revocations.
-    let _alone = File::open(dir)
-        .and_then(|folder| folder.lock().map(|()| folder))
-        .map_err(|error| Problem::usage(format!("cannot lock {}: {error}", dir.display())))?;
+    let _alone = lock(&dir.join(LOCK))?;
     let old = CertificateCrl::from_pem(&read_text(&path, "the CA's CRL")?)
         .map_err(|error| Problem::usage(format!("{}: {error}", path.display())))?;
     let number = old
