@@ -1,12 +1,14 @@
 //! Finding a repository on this host, by names alone: what lies in it is read by the worker.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use recipe_spec::RecipePath;
 
 use super::{IntakeError, Place};
+use crate::regular_file;
 
 /// The most bytes of a file that names a folder, as `.git` of a linked worktree does.
 const POINTER_BYTES: u64 = 4096;
@@ -62,39 +64,193 @@ impl Local {
     }
 }
 
-/// The git folder of the repository at `top`, if there is one.
-fn git_folder(top: &Path, may_be_bare: bool) -> std::io::Result<Option<PathBuf>> {
+/// The git folder of the repository at `top`, if there is one. It is never looked for through a link: who may put one
+/// there would lead root to a repository that is for root alone.
+fn git_folder(top: &Path, may_be_bare: bool) -> io::Result<Option<PathBuf>> {
     let inside = top.join(".git");
-    if inside.is_dir() {
-        return fs::canonicalize(inside).map(Some);
-    }
-    if inside.is_file() {
-        // A linked worktree or a submodule: one line that names the folder.
-        let line = pointer(&inside)?;
-        let named = line.strip_prefix("gitdir:").map(str::trim_start);
-        let named = named.ok_or_else(|| std::io::Error::other(".git is a file that names no folder"))?;
-        return fs::canonicalize(top.join(named)).map(Some);
+    match inside.symlink_metadata() {
+        Ok(about) if about.is_dir() => return fs::canonicalize(inside).map(Some),
+        Ok(about) if about.is_file() => return linked_folder(top, &inside).map(Some),
+        Ok(_) => {
+            return Err(io::Error::other(".git is neither a folder nor a file, name the repository itself"));
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
     }
     let looks_bare = || ["HEAD", "objects", "refs"].iter().all(|name| top.join(name).exists());
     Ok((may_be_bare && looks_bare()).then(|| top.to_owned()))
 }
 
-/// The folder that a linked worktree shares with the others.
-fn common_folder(git: &Path) -> std::io::Result<Option<PathBuf>> {
-    let file = git.join("commondir");
-    if !file.is_file() {
-        return Ok(None);
-    }
-    fs::canonicalize(git.join(pointer(&file)?)).map(Some)
+/// Where the one line of a linked worktree's or submodule's `.git` leads: to what has the same owner as the line has.
+fn linked_folder(top: &Path, file: &Path) -> io::Result<PathBuf> {
+    let line = pointer(file)?;
+    let named = line.strip_prefix("gitdir:").map(|rest| rest.strip_prefix(' ').unwrap_or(rest));
+    let named = named.ok_or_else(|| io::Error::other(".git is a file that names no folder"))?;
+    let folder = fs::canonicalize(top.join(plain(named)?))?;
+    one_owner(&[top, file, &folder])?;
+    Ok(folder)
 }
 
-fn pointer(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(POINTER_BYTES).read_to_string(&mut text)?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+/// The folder that a linked worktree shares with the others: the one that it lies in, as git makes it.
+fn common_folder(git: &Path) -> io::Result<Option<PathBuf>> {
+    let named = match pointer(&git.join("commondir")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        named => named?,
+    };
+    let common = fs::canonicalize(git.join(plain(&named)?))?;
+    let worktrees = git.parent().filter(|folder| folder.file_name() == Some("worktrees".as_ref()));
+    if worktrees.and_then(Path::parent) != Some(&common) {
+        return Err(io::Error::other("commondir names another repository than the one that it lies in"));
+    }
+    one_owner(&[git, &common])?;
+    Ok(Some(common))
+}
+
+/// The line of a file that names a folder, without its end.
+fn pointer(file: &Path) -> io::Result<String> {
+    let bytes = regular_file::read(file, POINTER_BYTES)?;
+    let mut line =
+        String::from_utf8(bytes).map_err(|_| io::Error::other("the name of a folder is not UTF-8"))?;
+    if line.ends_with('\n') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+/// A name that everybody reads alike: git and libgit2 cut off different white space, and the one that reads must end up
+/// where the other looked.
+fn plain(name: &str) -> io::Result<&str> {
+    if name.is_empty() || name.trim() != name || name.contains(char::is_control) {
+        return Err(io::Error::other("the name of a folder begins or ends with white space, or is none"));
+    }
+    Ok(name)
+}
+
+fn one_owner(paths: &[&Path]) -> io::Result<()> {
+    let mut owners = Vec::new();
+    for path in paths {
+        owners.push(path.symlink_metadata()?.uid());
+    }
+    owners.dedup();
+    match owners.len() {
+        1 => Ok(()),
+        _ => Err(io::Error::other("its parts have several owners, name the repository itself")),
+    }
 }
 
 /// Whether objects are looked for in places that the repository names itself.
 fn borrows(folder: &Path) -> bool {
-    folder.join("objects/info/alternates").metadata().is_ok_and(|about| about.len() > 0)
+    let about = folder.join("objects/info/alternates").symlink_metadata();
+    about.is_ok_and(|about| !about.is_file() || about.len() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    /// A repository with a linked worktree, laid out as git does it.
+    struct Worktree(tempfile::TempDir);
+
+    impl Worktree {
+        fn new() -> Self {
+            let new = Self(tempfile::tempdir().unwrap());
+            for folder in
+                ["main/.git/worktrees/linked", "main/.git/objects/info", "main/.git/refs", "linked/web"]
+            {
+                fs::create_dir_all(new.at(folder)).unwrap();
+            }
+            fs::write(new.at("main/.git/worktrees/linked/commondir"), "../..\n").unwrap();
+            let line = format!("gitdir: {}\n", new.at("main/.git/worktrees/linked").display());
+            fs::write(new.at("linked/.git"), line).unwrap();
+            new
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().canonicalize().unwrap().join(path)
+        }
+
+        /// Why the repository that `linked/web` lies in is not taken.
+        fn refusal(&self) -> String {
+            let start = Instant::now();
+            let error = Local::find(&self.at("linked/web")).unwrap_err();
+            assert!(start.elapsed() < Duration::from_secs(5), "{error}");
+            assert!(matches!(error, IntakeError::Unavailable { .. }), "{error}");
+            error.to_string()
+        }
+    }
+
+    #[test]
+    fn a_linked_worktree_is_read_where_it_leads() {
+        let made = Worktree::new();
+        let found = Local::find(&made.at("linked/web")).unwrap();
+        assert_eq!(found.folder, made.at("main/.git/worktrees/linked"));
+        assert_eq!(found.folders, [made.at("main/.git/worktrees/linked"), made.at("main/.git")]);
+        assert_eq!(found.below.unwrap().as_str(), "web");
+        let main = Local::find(&made.at("main")).unwrap();
+        assert_eq!(main.folders, [made.at("main/.git")]);
+    }
+
+    #[test]
+    fn what_names_a_folder_and_is_no_small_file_is_not_waited_for() {
+        for file in
+            ["linked/.git", "main/.git/worktrees/linked/commondir", "main/.git/objects/info/alternates"]
+        {
+            let made = Worktree::new();
+            let path = made.at(file);
+            let _ = fs::remove_file(&path);
+            mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+            made.refusal();
+            // As if it had been put there after the look at it.
+            assert!(pointer(&path).unwrap_err().to_string().contains("regular file"), "{file}");
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "x".repeat(POINTER_BYTES as usize + 1)).unwrap();
+            made.refusal();
+        }
+    }
+
+    #[test]
+    fn a_repository_does_not_lead_to_another() {
+        let made = Worktree::new();
+        fs::remove_file(made.at("linked/.git")).unwrap();
+        symlink(made.at("main/.git"), made.at("linked/.git")).unwrap();
+        assert!(made.refusal().contains(".git is neither"), "a link");
+
+        for common in ["../../..", "/etc", "."] {
+            let made = Worktree::new();
+            fs::write(made.at("main/.git/worktrees/linked/commondir"), common).unwrap();
+            assert!(made.refusal().contains("commondir names another"), "{common}");
+        }
+        let made = Worktree::new();
+        fs::write(made.at("main/.git/commondir"), "../../linked").unwrap();
+        assert!(Local::find(&made.at("main")).is_err(), "from a repository that is no worktree's");
+
+        // libgit2 cuts this off, and would look where nobody looked before.
+        for end in ["../.. ", "../..\t\n", " ../..", "../..\n\n", "../..\r\n", "", "\n"] {
+            let made = Worktree::new();
+            fs::write(made.at("main/.git/worktrees/linked/commondir"), end).unwrap();
+            fs::create_dir_all(made.at("main/.git/.. ")).unwrap();
+            assert!(made.refusal().contains("white space"), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_leads_root_to_a_repository_of_roots() {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root: it gives files away");
+        for foreign in ["linked/.git", "linked", "main/.git/worktrees/linked", "main/.git"] {
+            let made = Worktree::new();
+            chown(made.at(foreign), Some(61_990), None).unwrap();
+            assert!(made.refusal().contains("several owners"), "{foreign}");
+        }
+        // Another user's own worktree is read all the same.
+        let made = Worktree::new();
+        for path in ["linked", "linked/.git", "main/.git/worktrees/linked", "main/.git"] {
+            chown(made.at(path), Some(61_990), None).unwrap();
+        }
+        Local::find(&made.at("linked")).unwrap();
+    }
 }
