@@ -292,6 +292,10 @@ fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, parent: u32, program
             "--clear-groups".into(),
             format!("--bounding-set={capabilities}").into(),
         ]);
+        // access(2) judges by the real user, and would leave out a capability that this user has.
+        if bounds.capability.is_some() {
+            out.push("--securebits=+no_setuid_fixup".into());
+        }
     }
     out.extend([
         format!("--inh-caps={capabilities}").into(),
@@ -390,7 +394,7 @@ mod tests {
             chain(Some(61_500)),
             "--as=4 --fsize=0 --nofile=64 --core=0 --data=3 --cpu=60:61 --nproc=1 -- /usr/bin/unshare --net -- \
              /usr/bin/setpriv --reuid=61500 --regid=61500 --clear-groups --bounding-set=-all,+dac_read_search \
-             --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs --pdeathsig=KILL -- if-parent-lives x"
+             --securebits=+no_setuid_fixup --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search --no-new-privs --pdeathsig=KILL -- if-parent-lives x"
         );
         assert!(!chain(None).contains("dac_read_search"), "our own user needs none, and gets none");
     }

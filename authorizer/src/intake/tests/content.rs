@@ -35,6 +35,19 @@ fn bare_repositories_and_linked_worktrees_are_repositories() {
     }
 }
 
+/// Its objects lie in files of their own, which libgit2 asks access(2) about.
+#[test]
+fn a_repository_that_only_its_owner_may_enter_is_read_by_root() {
+    let git = web();
+    let commit = git.run(&["rev-parse", "HEAD"]);
+    let owned = Command::new("chown").args(["-R", "61990:61990"]).arg(git.top()).status().unwrap();
+    let closed = Command::new("chmod").args(["-R", "go-rwx"]).arg(git.top()).status().unwrap();
+    assert!(owned.success() && closed.success(), "this test needs root: it gives files away");
+    for revision in ["", "#main", &format!("#{commit}")] {
+        assert_eq!(git.fetch(revision, Some("web")).unwrap().source.commit, commit, "{revision}");
+    }
+}
+
 #[test]
 fn links_submodules_and_unusual_modes_are_refused() {
     let git = web();
