@@ -47,6 +47,14 @@ const MAX_DISK_FILE: u64 = 64 << 30;
 /// Largest kernel or initramfs that is read into memory, in bytes.
 const MAX_BOOT_FILE: u64 = 512 << 20;
 
+/// Whether a machine would start from this layer: the same file, owner, mode and bytes that a launch asks for.
+///
+/// # Errors
+/// `LAYER_MISMATCH`, and what the operating system says.
+pub fn check_layer(layer: &Pinned) -> Result<(), HarnessError> {
+    open_disk(layer, Part::Layer).map(drop)
+}
+
 /// Opens a disk read-only, checks it through this descriptor, and gives the descriptor.
 pub(crate) fn open_disk(pinned: &Pinned, part: Part) -> Result<File, HarnessError> {
     let mut file = open(&pinned.path, part)?;

@@ -92,7 +92,7 @@ pub(super) fn build(
     let site_recipes = site_recipes::load(site)?;
     let _clear = ask(site, &selectors_of_site(&base, &site_recipes), clock())?;
     let recipe = scanned.clear().verified().recipe();
-    let keys = layer_keys(&base, recipe, &site_recipes, machines);
+    let keys = layer_keys(&base, recipe, &site_recipes, machines.qemu_version());
     let limit = Duration::from_secs(site.config().executor.authorize_seconds.get().into());
     let deadline = Instant::now() + limit;
 
@@ -146,7 +146,7 @@ pub(super) fn build(
         let [vo, site_layer] = sealed.overlays.as_slice() else {
             return Err(Stopped::new(Code::MachineFailed, "the build machine did not leave two overlays"));
         };
-        Ok([take(vo, LayerRole::Vo, keys.0)?, take(site_layer, LayerRole::Site, keys.1)?])
+        Ok([take(vo, LayerRole::Vo, keys[0])?, take(site_layer, LayerRole::Site, keys[1])?])
     })?;
     Ok(Sealed { scanned, base, site_recipes, layers, steps, fetched })
 }
@@ -273,19 +273,19 @@ fn step_limit(kind: &StepKind, site: &Site) -> Duration {
 }
 
 /// Keys of both layers: the digest of everything that a layer is made from.
-fn layer_keys(
+pub(super) fn layer_keys(
     base: &VerifiedBase,
     recipe: &Recipe,
     site_recipes: &[Recipe],
-    machines: &Machines<'_>,
-) -> (Sha256Digest, Sha256Digest) {
+    qemu_version: &str,
+) -> [Sha256Digest; 2] {
     let vo = Sha256Digest::of(
         format!(
             "countersign layer v1\nbase {}\nrecipe {}\nagent {}\nqemu {}\n",
             base.sha256(),
             recipe.digest(),
             Sha256Digest::of(harness::AGENT),
-            machines.qemu_version()
+            qemu_version
         )
         .as_bytes(),
     );
@@ -293,7 +293,7 @@ fn layer_keys(
     for site_recipe in site_recipes {
         text.push_str(&format!("recipe {}\n", site_recipe.digest()));
     }
-    (vo, Sha256Digest::of(text.as_bytes()))
+    [vo, Sha256Digest::of(text.as_bytes())]
 }
 
 /// Takes an overlay that QEMU wrote: owned by us, read-only, hashed.

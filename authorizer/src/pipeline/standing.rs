@@ -6,22 +6,24 @@
 //! program, and that nothing of it is revoked, expired or damaged. If anything differs, the old decision says nothing
 //! about today, and a new one replaces it.
 
-use std::fs::File;
-
 use crl::Selector;
+use harness::Pinned;
+use harness::artifact::check_layer;
 use recipe_spec::statement::DigestSet;
 use recipe_spec::{Code, RecipePath, Sha256Digest, Timestamp};
+use signer::verify_signed_recipe_at;
 
+use super::build::layer_keys;
 use super::revocation::{ask, ask_at_least, selectors_of_site};
 use super::scan::ScannedRecipe;
 use super::sign::policy_in_force;
 use super::{Authorized, Made, site_recipes};
-use crate::authorization::{Authorization, AuthorizationPredicate, VerifiedAuthorization};
+use crate::authorization::{Authorization, VerifiedAuthorization};
 use crate::base::VerifiedBase;
 use crate::publication::{
     self, AUTHORIZATION_FILE, PublicationError, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
 };
-use crate::site::Site;
+use crate::site::{Layout, Site};
 use crate::stopped::Stopped;
 
 /// Whether the site's last decision about a submission stands.
@@ -80,17 +82,30 @@ fn holds(
     if let Some(other) = other_submission(published, scanned, &authorization) {
         return Ok(Err(other.to_owned()));
     }
+    let verified = scanned.clear().verified();
+    let said = authorization.predicate();
+    // As a deployment does: today's anchors may know nothing of the moment at which the site judged the chain.
+    let judged_at = said.recipe.signer.chain_valid_at;
+    let signature =
+        match verify_signed_recipe_at(verified.envelope(), verified.recipe(), site.trust(), judged_at, now) {
+            Ok(signature) => signature,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+    if signature.signers().iter().any(|signer| signer.spki_sha256() != said.recipe.signer.spki.sha256) {
+        return Ok(Err("it names another signer".to_owned()));
+    }
     let site_recipes = site_recipes::load(site)?;
     let (_, suite) = site_recipes::suite(site)?;
     let policy = Sha256Digest::of(&policy_in_force(site, suite)?);
-    let said = authorization.predicate();
     let same_site_recipes =
         said.site_recipes.iter().map(|recipe| recipe.sha256).eq(site_recipes.iter().map(|r| r.digest()));
+    let keys = layer_keys(base, verified.recipe(), &site_recipes, &said.builder.qemu);
     let other = [
         (said.base.name.as_str() != base.name() || said.base.sha256 != base.sha256(), "the base image"),
         (!same_site_recipes, "a site recipe"),
         (said.policy != DigestSet { sha256: policy }, "the policy or the configuration of the tests"),
         (said.builder.version != env!("CARGO_PKG_VERSION"), "the version of countersign"),
+        (!said.layers.iter().map(|layer| layer.key).eq(keys), "the agent that applies recipes"),
     ];
     if let Some((_, what)) = other.into_iter().find(|(differs, _)| *differs) {
         return Ok(Err(format!("{what} is another one now")));
@@ -98,14 +113,16 @@ fn holds(
     let _clear = ask(site, &selectors_of_site(base, &site_recipes), now)?;
     let number = said.crls.iter().map(|crl| crl.number).max().unwrap_or(u64::MAX);
     let mut own = vec![Selector::Authorization(authorization.digest())];
-    own.extend(Selector::of_signer(authorization.signer()));
+    for signer in signature.signers().iter().chain([authorization.signer()]) {
+        own.extend(Selector::of_signer(signer));
+    }
     match ask_at_least(site, &own, number, now) {
         Ok(_) => {}
         // Not the recipe is revoked, which was asked before, but this decision about it or who signed it.
         Err(stopped) if stopped.code == Code::Revoked => return Ok(Err(stopped.message)),
         Err(stopped) => return Err(stopped),
     }
-    Ok(match damaged_layer(said, site) {
+    Ok(match refused_layer(said.layers.iter().map(|layer| layer.sha256), site.layout()) {
         Some(damage) => Err(damage),
         None => Ok(authorization),
     })
@@ -138,15 +155,11 @@ fn other_submission(
     (!intact).then_some("the published recipe is damaged")
 }
 
-/// A layer that no deployment would accept.
-fn damaged_layer(said: &AuthorizationPredicate, site: &Site) -> Option<String> {
-    said.layers.iter().find_map(|layer| {
-        let path = site.layout().layer(layer.sha256);
-        match File::open(&path).and_then(|mut file| Sha256Digest::of_reader(&mut file)) {
-            Ok((found, _)) if found == layer.sha256 => None,
-            Ok(_) => Some(format!("layer {} is damaged", layer.sha256)),
-            Err(error) => Some(format!("layer {} cannot be read: {error}", layer.sha256)),
-        }
+/// Why a deployment would not start from one of these layers. A new build replaces it, whatever is wrong with it.
+fn refused_layer(mut layers: impl Iterator<Item = Sha256Digest>, layout: &Layout) -> Option<String> {
+    layers.find_map(|digest| {
+        let refused = check_layer(&Pinned::new(layout.layer(digest), digest)).err()?;
+        Some(format!("layer {digest}: {refused}"))
     })
 }
 
@@ -162,5 +175,63 @@ fn answer(published: &Published, authorization: &VerifiedAuthorization) -> Autho
         not_after: said.not_after,
         crl_number: said.crls.iter().map(|crl| crl.number).max().unwrap_or_default(),
         made: Made::Before,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    const LAYER: &[u8] = b"a layer";
+
+    fn put(path: &Path, mode: u32) {
+        fs::write(path, LAYER).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    type Put = fn(&Path);
+
+    /// What can lie in place of a layer, each with what is said of it.
+    const HOSTILE: [(&str, Put); 6] = [
+        ("it is missing", |_| {}),
+        ("it is a symbolic link", |path| {
+            put(&path.with_extension("real"), 0o444);
+            symlink(path.with_extension("real"), path).unwrap();
+        }),
+        ("it is a symbolic link", |path| symlink("/dev/zero", path).unwrap()),
+        ("it is not a regular file", |path| mkfifoat(CWD, path, Mode::RUSR).unwrap()),
+        ("others may write to it", |path| put(path, 0o666)),
+        ("it belongs to user 61999", |path| {
+            put(path, 0o444);
+            chown(path, Some(61999), None).unwrap();
+        }),
+    ];
+
+    #[test]
+    fn a_layer_that_no_deployment_takes_does_not_stand_and_is_not_waited_for() {
+        let digest = Sha256Digest::of(LAYER);
+        let start = Instant::now();
+        for (said, hostile) in HOSTILE {
+            if said.contains("belongs") && !rustix::process::geteuid().is_root() {
+                continue;
+            }
+            let site = tempfile::tempdir().unwrap();
+            let layout = Layout::new(site.path().to_owned());
+            fs::create_dir_all(layout.layers()).unwrap();
+            hostile(&layout.layer(digest));
+            let refused = refused_layer([digest].into_iter(), &layout).expect(said);
+            assert!(refused.contains(said), "{said}: {refused}");
+            let _ = fs::remove_file(layout.layer(digest));
+            put(&layout.layer(digest), 0o444);
+            assert_eq!(refused_layer([digest].into_iter(), &layout), None, "{said}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
     }
 }

@@ -14,5 +14,6 @@ mod minted;
 mod publishing;
 mod signing;
 mod site;
+mod standing;
 mod trust;
 mod world;
