@@ -8,7 +8,7 @@
 //! Build metadata (`1.4.0+b`) does not make another version (SemVer §10): what has the same precedence must have the
 //! same content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ struct Line {
     version: Version,
     recipe: Sha256Digest,
     at: Timestamp,
+    /// Of the repository of authorizations, where the version was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,7 @@ struct Line {
 enum Happened {
     Verified,
     Authorized,
+    Published,
 }
 
 /// How a version came to be asked for.
@@ -58,6 +62,9 @@ pub struct Ledger {
     file: File,
     first: BTreeMap<(RecipeName, Version), Entry>,
     highest: BTreeMap<RecipeName, Version>,
+    authorized: BTreeSet<(RecipeName, Version)>,
+    published: BTreeSet<(RecipeName, Version)>,
+    last_commit: Option<String>,
 }
 
 /// What a version was when it was first verified.
@@ -182,17 +189,24 @@ impl Ledger {
             File::open(parent).and_then(|folder| folder.sync_all()).map_err(io("flush"))?;
         }
         file.seek(SeekFrom::Start(whole as u64)).map_err(io("read"))?;
-        let mut ledger =
-            Self { path: path.to_owned(), file, first: BTreeMap::new(), highest: BTreeMap::new() };
+        let mut ledger = Self {
+            path: path.to_owned(),
+            file,
+            first: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            authorized: BTreeSet::new(),
+            published: BTreeSet::new(),
+            last_commit: None,
+        };
         for (number, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let damaged = || LedgerError::Damaged { path: path.to_owned(), line: number + 1 };
             let line: Line = serde_json::from_slice(line).map_err(|_| damaged())?;
             let known = ledger.first.get(&key(&line.name, &line.version)).map(|entry| entry.recipe);
             let consistent = match line.event {
                 Happened::Verified => known.is_none(),
-                Happened::Authorized => known == Some(line.recipe),
+                Happened::Authorized | Happened::Published => known == Some(line.recipe),
             };
-            if !consistent {
+            if !consistent || line.commit.is_some() != (line.event == Happened::Published) {
                 return Err(damaged());
             }
             ledger.remember(line);
@@ -223,6 +237,7 @@ impl Ledger {
                     version: version.clone(),
                     recipe,
                     at: now,
+                    commit: None,
                 })?;
                 Entry { recipe, first_seen: now }
             }
@@ -259,6 +274,31 @@ impl Ledger {
             version: version.clone(),
             recipe,
             at: now,
+            commit: None,
+        })
+    }
+
+    /// Records that an authorization is published, by this commit or by one before it. Called after the commit, and later for
+    /// what a kill in between kept from being recorded.
+    ///
+    /// # Errors
+    /// As [`Ledger::record_authorized`].
+    pub fn record_published(
+        &mut self,
+        name: &RecipeName,
+        version: &Version,
+        recipe: Sha256Digest,
+        commit: &str,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.record_verified(name, version, recipe, Asked::ByVersion, now)?;
+        self.append(Line {
+            event: Happened::Published,
+            name: name.clone(),
+            version: version.clone(),
+            recipe,
+            at: now,
+            commit: Some(commit.to_owned()),
         })
     }
 
@@ -267,9 +307,32 @@ impl Ledger {
         self.first.get(&key(name, version)).copied()
     }
 
-    /// The highest version of a recipe that was ever authorized here.
+    /// The highest version of a recipe that was ever about to be authorized here, whether or not that was published.
     pub fn highest_authorized(&self, name: &RecipeName) -> Option<&Version> {
         self.highest.get(name)
+    }
+
+    /// The highest version of a recipe whose authorization was published.
+    pub fn highest_published(&self, name: &RecipeName) -> Option<&Version> {
+        let of_name = self.published.iter().filter(|(published, _)| published == name);
+        of_name.map(|(_, version)| version).max_by(|one, other| one.cmp_precedence(other))
+    }
+
+    /// Every version whose authorization was published.
+    #[must_use]
+    pub fn published(&self) -> &BTreeSet<(RecipeName, Version)> {
+        &self.published
+    }
+
+    /// Every version that was about to be authorized and of which nobody recorded that it was published.
+    pub fn unpublished(&self) -> impl Iterator<Item = &(RecipeName, Version)> {
+        self.authorized.difference(&self.published)
+    }
+
+    /// The last commit by which something was published.
+    #[must_use]
+    pub fn last_commit(&self) -> Option<&str> {
+        self.last_commit.as_deref()
     }
 
     fn check_content(
@@ -319,7 +382,12 @@ impl Ledger {
                     .entry(key(&line.name, &line.version))
                     .or_insert(Entry { recipe: line.recipe, first_seen: line.at });
             }
+            Happened::Published => {
+                self.published.insert((line.name, line.version));
+                self.last_commit = line.commit;
+            }
             Happened::Authorized => {
+                self.authorized.insert((line.name.clone(), line.version.clone()));
                 let highest = self.highest.entry(line.name).or_insert_with(|| line.version.clone());
                 if highest.cmp_precedence(&line.version).is_lt() {
                     *highest = line.version;
@@ -430,6 +498,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_about_to_be_authorized_is_not_published_until_that_is_recorded() {
+        let fixture = Fixture::new();
+        fixture.authorize("1.0.0", "one").unwrap();
+        fixture.authorize("2.0.0+b", "two").unwrap();
+        let mut ledger = Ledger::open(&fixture.path()).unwrap();
+        assert_eq!((ledger.highest_published(&fixture.name), ledger.last_commit()), (None, None));
+        let (one, now) = (Version::new(1, 0, 0), Timestamp::from_unix(NOW));
+        ledger.record_published(&fixture.name, &one, Sha256Digest::of(b"one"), "c0ffee", now).unwrap();
+        drop(ledger);
+        let mut ledger = Ledger::open(&fixture.path()).unwrap();
+        assert_eq!(ledger.highest_published(&fixture.name), Some(&one));
+        assert_eq!(ledger.highest_authorized(&fixture.name), Some(&"2.0.0+b".parse().unwrap()));
+        assert_eq!(ledger.last_commit(), Some("c0ffee"));
+        let left: Vec<_> = ledger.unpublished().map(|(_, version)| version.to_string()).collect();
+        assert_eq!(left, ["2.0.0+b"]);
+        let other = ledger.record_published(&fixture.name, &one, Sha256Digest::of(b"two"), "c0ffee", now);
+        assert_eq!(code(other), Some(Code::VersionReused));
+    }
+
+    #[test]
     fn a_version_refused_as_a_rollback_is_in_the_ledger_all_the_same() {
         let fixture = Fixture::new();
         fixture.authorize("2.0.0", "two").unwrap();
@@ -478,6 +566,7 @@ mod tests {
         for damaged in [
             format!("{}\n\n{}\n", lines[0], lines[1]),
             whole.replace("verified", "verfied"),
+            whole.replace("authorized", "published"),
             whole.replace("\"at\"", "\"of\""),
             format!("{}\n{}\n", lines[0], lines[2]),
             format!("{whole}{}\n", lines[0].replace("2026", "2027")),

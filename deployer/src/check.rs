@@ -136,12 +136,12 @@ fn missing(published: &Published, file: &str) -> Stopped {
     )
 }
 
-/// A name alone never leads to less than the highest version that this site has authorized, whatever the repository of
-/// authorizations offers.
+/// A name alone never leads to less than the highest version that this site has published, whatever the repository of
+/// authorizations offers. One that was signed and never published, because that failed, takes nothing away.
 fn not_older_than_known(published: &Published, site: &Site) -> Result<(), Stopped> {
     let ledger = Ledger::open(&site.layout().ledger())?;
     let offered = &published.version;
-    match ledger.highest_authorized(&published.name).filter(|highest| *highest > offered) {
+    match ledger.highest_published(&published.name).filter(|highest| *highest > offered) {
         None => Ok(()),
         Some(highest) => Err(Stopped::new(
             Code::VersionRollback,

@@ -3,13 +3,15 @@
 //!
 //! A machine that runs on a layer holds it open, and does not notice that its name is gone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use recipe_spec::Sha256Digest;
+use recipe_spec::{Code, Sha256Digest, Timestamp};
 
 use super::build::Layer;
+use crate::ledger::Ledger;
 use crate::publication;
 use crate::site::{LAYER_SUFFIX, Site, SiteLock};
 use crate::stopped::Stopped;
@@ -27,14 +29,16 @@ pub(super) fn keep(layers: &[Layer], site: &Site, _lock: &SiteLock) -> Result<()
     flushed.map_err(|error| Stopped::io("flush", &store, &error))
 }
 
-/// Removes every layer that no published authorization names, and says how many. Where one of those cannot be read, nothing is
-/// removed. Who holds the site's lock is the only one who keeps layers.
+/// Removes every layer that no published authorization names, and says how many. Where one of those cannot be read, or the
+/// repository lacks what was published, nothing is removed: it may come back from a copy. Who holds the site's lock is the only one
+/// who keeps layers.
 pub(super) fn sweep(site: &Site, lock: &SiteLock) -> Result<usize, Stopped> {
     let store = site.layout().layers();
     let found = match fs::read_dir(&store) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         found => found.map_err(|error| Stopped::io("read", &store, &error))?,
     };
+    not_behind_the_ledger(site, lock)?;
     let named = publication::layers_untrusted(&lock.authorizations())?;
     let mut swept = 0;
     for entry in found {
@@ -47,8 +51,157 @@ pub(super) fn sweep(site: &Site, lock: &SiteLock) -> Result<usize, Stopped> {
     Ok(swept)
 }
 
+/// Refuses a repository that was lost, or put back to an earlier state: its authorizations are not all there are.
+fn not_behind_the_ledger(site: &Site, lock: &SiteLock) -> Result<(), Stopped> {
+    let repository = lock.authorizations();
+    let ledger = Ledger::open(&site.layout().ledger())?;
+    let behind = |what: String| {
+        let message =
+            format!("the repository of authorizations lacks {what}, which the ledger says was published");
+        Err(Stopped::new(Code::HostFailed, message).hint("restore it from a copy"))
+    };
+    if let Some(commit) = ledger.last_commit()
+        && !publication::holds_commit(&repository, commit)?
+    {
+        return behind(format!("commit {commit}"));
+    }
+    let listed: BTreeSet<_> = publication::list(&repository)?.into_iter().collect();
+    match ledger.published().difference(&listed).next() {
+        Some((name, version)) => behind(format!("{name}@{version}")),
+        None => Ok(()),
+    }
+}
+
+/// Records what a kill between the commit and the ledger left unrecorded: a version that was about to be authorized and is there.
+pub(super) fn record_published(site: &Site, lock: &SiteLock, now: Timestamp) -> Result<(), Stopped> {
+    let repository = lock.authorizations();
+    let mut ledger = Ledger::open(&site.layout().ledger())?;
+    let unpublished: Vec<_> = ledger.unpublished().cloned().collect();
+    if unpublished.is_empty() {
+        return Ok(());
+    }
+    let Some(commit) = publication::tip(&repository)? else { return Ok(()) };
+    let listed: BTreeSet<_> = publication::list(&repository)?.into_iter().collect();
+    for (name, version) in unpublished.iter().filter(|version| listed.contains(version)) {
+        if let Some(entry) = ledger.entry(name, version) {
+            ledger.record_published(name, version, entry.recipe, &commit, now)?;
+        }
+    }
+    Ok(())
+}
+
 /// The digest in a layer's name; none of what is no layer.
 fn digest(path: &Path) -> Option<Sha256Digest> {
     let name = path.file_name()?.to_str()?;
     name.strip_suffix(LAYER_SUFFIX)?.strip_suffix('.')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use recipe_spec::payload::PayloadFile;
+    use recipe_spec::{RecipeName, Timestamp};
+    use semver::Version;
+
+    use super::*;
+    use crate::site::{InitOptions, KeyProtection};
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix(1_795_395_723)
+    }
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        site: Site,
+        lock: SiteLock,
+        name: RecipeName,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let options = InitOptions {
+                id: "example-site".parse().unwrap(),
+                protection: KeyProtection::None,
+                now: now(),
+                allow_emulation: true,
+                site_recipes: None,
+                debian: Vec::new(),
+            };
+            let site = Site::init(&folder.path().join("site"), &options).unwrap();
+            let lock = SiteLock::acquire(site.layout(), Duration::ZERO).unwrap();
+            Self { _folder: folder, site, lock, name: "atlas/web".parse().unwrap() }
+        }
+
+        fn ledger(&self) -> Ledger {
+            Ledger::open(&self.site.layout().ledger()).unwrap()
+        }
+
+        fn commit(&self, version: &Version) -> String {
+            let about = PayloadFile { bytes: b"x".to_vec(), executable: false };
+            let files = [("README".parse().unwrap(), about)].into();
+            publication::publish(&self.lock, &self.name, version, &files, "Authorize", now()).unwrap()
+        }
+
+        fn authorize(&self, version: &Version) {
+            self.ledger().record_authorized(&self.name, version, Sha256Digest::of(b"r"), now()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_commit_that_a_kill_left_unrecorded_is_recorded_by_the_next_run() {
+        let fixture = Fixture::new();
+        let (one, two) = (Version::new(1, 0, 0), Version::new(2, 0, 0));
+        fixture.authorize(&one);
+        fixture.commit(&one);
+        fixture.authorize(&two);
+        assert_eq!(fixture.ledger().highest_published(&fixture.name), None);
+        record_published(&fixture.site, &fixture.lock, now()).unwrap();
+        assert_eq!(fixture.ledger().highest_published(&fixture.name), Some(&one), "2.0.0 has no commit");
+        let before = std::fs::read(fixture.site.layout().ledger()).unwrap();
+        record_published(&fixture.site, &fixture.lock, now()).unwrap();
+        assert_eq!(std::fs::read(fixture.site.layout().ledger()).unwrap(), before);
+    }
+
+    #[test]
+    fn no_layer_is_removed_where_the_repository_lacks_what_was_published() {
+        let fixture = Fixture::new();
+        let (one, two) = (Version::new(1, 0, 0), Version::new(2, 0, 0));
+        let branch: PathBuf = fixture.lock.authorizations().join("refs/heads/main");
+        let check = || not_behind_the_ledger(&fixture.site, &fixture.lock);
+        check().unwrap();
+        fixture.authorize(&one);
+        check().unwrap();
+        let mut before = String::new();
+        for version in [&one, &one, &two] {
+            fixture.authorize(version);
+            before = std::fs::read_to_string(&branch).unwrap_or_default();
+            let commit = fixture.commit(version);
+            let content = Sha256Digest::of(b"r");
+            fixture.ledger().record_published(&fixture.name, version, content, &commit, now()).unwrap();
+            check().unwrap();
+            // Put back to the commit before, where the same version can lie with other layers.
+            if !before.is_empty() {
+                let after = std::fs::read(&branch).unwrap();
+                std::fs::write(&branch, &before).unwrap();
+                assert_eq!(check().unwrap_err().code, Code::HostFailed);
+                std::fs::write(&branch, after).unwrap();
+            }
+        }
+        let layer = fixture.site.layout().layer(Sha256Digest::of(b"layer"));
+        std::fs::create_dir_all(fixture.site.layout().layers()).unwrap();
+        std::fs::write(&layer, b"layer").unwrap();
+        std::fs::remove_file(&branch).unwrap();
+        let refused = sweep(&fixture.site, &fixture.lock).unwrap_err();
+        assert!(refused.message.contains("lacks commit") && layer.exists(), "{refused}");
+        // A repository that goes on from an earlier state has other commits, and still not all versions.
+        std::fs::write(&branch, &before).unwrap();
+        let commit = fixture.commit(&one);
+        let content = Sha256Digest::of(b"r");
+        fixture.ledger().record_published(&fixture.name, &one, content, &commit, now()).unwrap();
+        let refused = sweep(&fixture.site, &fixture.lock).unwrap_err();
+        assert!(refused.message.contains("lacks atlas/web@2.0.0") && layer.exists(), "{refused}");
+    }
 }

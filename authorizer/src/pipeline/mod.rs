@@ -110,7 +110,7 @@ pub fn authorize(
     clock: &dyn Fn() -> Timestamp,
     journal: &mut Journal<'_>,
 ) -> Result<Authorized, Stopped> {
-    let workspace = Workspace::open(site, lock, journal)?;
+    let workspace = Workspace::open(site, lock, clock(), journal)?;
     let intake = journal.stage(Stage::Intake, intake_detail, |journal| {
         let (job, workers, folder) = (job.clone(), workers(site), workspace.path().to_owned());
         let fetched = journal.interruption().unless_asked(move || {

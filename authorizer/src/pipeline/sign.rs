@@ -210,7 +210,11 @@ impl Signed {
         let mut ledger = Ledger::open(&site.layout().ledger())?;
         // First the ledger: a crash in between leaves the stricter state.
         ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
-        Ok(publication::publish(lock, &info.name, &info.version, &self.files()?, &self.message(), now)?)
+        let files = self.files()?;
+        let commit = publication::publish(lock, &info.name, &info.version, &files, &self.message(), now)?;
+        // It is published: what cannot be recorded now, the next run finds in the repository.
+        let _ = ledger.record_published(&info.name, &info.version, recipe.digest(), &commit, now);
+        Ok(commit)
     }
 
     fn message(&self) -> String {

@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use recipe_spec::Timestamp;
+
 use super::layers;
 use crate::events::Event;
 use crate::journal::Journal;
@@ -20,7 +22,12 @@ pub(super) struct Workspace {
 
 impl Workspace {
     /// Removes what killed runs left and makes the folder of this one. Who holds the site's lock is alone here.
-    pub(super) fn open(site: &Site, lock: &SiteLock, journal: &mut Journal<'_>) -> Result<Self, Stopped> {
+    pub(super) fn open(
+        site: &Site,
+        lock: &SiteLock,
+        now: Timestamp,
+        journal: &mut Journal<'_>,
+    ) -> Result<Self, Stopped> {
         let run = site.layout().run();
         let io = |what, path: &Path| {
             let path = path.to_owned();
@@ -34,6 +41,8 @@ impl Workspace {
                 journal.tell(Event::Note { text: "removed what a killed run left".to_owned() });
             }
         }
+        // What cannot be read is said by the sweep.
+        let _ = layers::record_published(site, lock, now);
         let text = match layers::sweep(site, lock) {
             Ok(0) => None,
             Ok(count) => Some(format!("removed {count} layers that no authorization names")),

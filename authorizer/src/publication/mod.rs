@@ -182,6 +182,28 @@ pub fn list(repository: &Path) -> Result<Vec<(RecipeName, Version)>, Publication
     Shelf::open(repository)?.list()
 }
 
+/// Whether `main` is at this commit or was: a repository that was put back to an earlier state, or is empty, does not hold it.
+///
+/// # Errors
+/// [`PublicationError`], where the repository cannot be read.
+pub fn holds_commit(repository: &Path, commit: &str) -> Result<bool, PublicationError> {
+    let shelf = Shelf::open(repository)?;
+    let (Some(tip), Ok(commit)) = (shelf.tip()?, Oid::from_str(commit)) else { return Ok(false) };
+    match shelf.repository.graph_descendant_of(tip, commit) {
+        Ok(descends) => Ok(descends || tip == commit),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+        Err(error) => Err(shelf.git(error)),
+    }
+}
+
+/// The commit of `main`; none before the first publication.
+///
+/// # Errors
+/// [`PublicationError`], where the repository cannot be read.
+pub fn tip(repository: &Path) -> Result<Option<String>, PublicationError> {
+    Ok(Shelf::open(repository)?.tip()?.map(|id| id.to_string()))
+}
+
 /// The digests of all layers that a published authorization names, whether it holds or not. Unverified: it tells what to
 /// keep, never what to trust.
 ///

@@ -58,6 +58,8 @@ fn what_was_authorized_is_deployable_and_asking_changes_nothing() {
 #[test]
 fn a_name_does_not_lead_below_the_highest_authorized_version_but_a_version_does() {
     let minted = minted();
+    minted.note_unpublished("3.0.0");
+    assert_eq!(soon(&minted), Ok(()), "what was never published replaces nothing");
     minted.note_authorized("2.0.0");
     assert_eq!(soon(&minted), Err(Code::VersionRollback));
     assert_eq!(verdict(&minted, Some("1.4.0"), at(60)), Ok(()));

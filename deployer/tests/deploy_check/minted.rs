@@ -231,14 +231,25 @@ impl Minted {
         publication::publish(&lock, &name, &version, files, "Authorize", self.now).unwrap();
     }
 
-    /// Writes into the ledger that a version was authorized.
+    /// Writes into the ledger that a version was authorized and published.
     pub(crate) fn note_authorized(&self, version: &str) {
+        let content = self.note_unpublished(version);
+        let commit = publication::tip(&self.layout().authorizations()).unwrap().unwrap();
+        Ledger::open(&self.layout().ledger())
+            .unwrap()
+            .record_published(&NAME.parse().unwrap(), &version.parse().unwrap(), content, &commit, self.now)
+            .unwrap();
+    }
+
+    /// Writes into the ledger that a version was about to be authorized, as a run does that then cannot publish it.
+    pub(crate) fn note_unpublished(&self, version: &str) -> Sha256Digest {
         let content =
             if version == VERSION { self.recipe.digest() } else { Sha256Digest::of(version.as_bytes()) };
         Ledger::open(&self.layout().ledger())
             .unwrap()
             .record_authorized(&NAME.parse().unwrap(), &version.parse().unwrap(), content, self.now)
             .unwrap();
+        content
     }
 
     /// The published list.
