@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{IntakeError, RecipeFiles};
 
 /// The most bytes of a recipe's envelope.
-pub(super) const ENVELOPE_BYTES: u64 = 1 << 20;
+pub(super) const ENVELOPE_BYTES: u64 = signer::limits::MAX_ENVELOPE_BYTES as u64;
 
 /// Something beyond the limits of a recipe.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! What is taken into a recipe from a repository on this host or a folder, and what is refused.
 
 use super::*;
+use signer::limits::MAX_ENVELOPE_BYTES;
 
 #[test]
 fn a_repository_on_this_host_gives_the_committed_files_and_not_the_working_tree() {
@@ -155,7 +156,7 @@ fn files_beyond_the_limits_are_refused_before_they_are_read() {
     let take =
         |path| take_within(&git.top().display().to_string(), Some(path), &limits, &FetchLimits::STANDARD);
     git.write("one/huge", vec![b'x'; 1001]).write("all/a", vec![b'x'; 999]).write("all/b", vec![b'y'; 999]);
-    git.write("deep/a/b/c/d", "").write("envelope/recipe.intoto.jsonl", vec![b'x'; (1 << 20) + 1]);
+    git.write("deep/a/b/c/d", "").write("envelope/recipe.intoto.jsonl", vec![b'x'; MAX_ENVELOPE_BYTES + 1]);
     for number in 0..40 {
         git.write(&format!("many/{number}"), "");
     }
