@@ -14,6 +14,9 @@ use crate::stopped::Stopped;
 /// How often a wait looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a job that was asked to end may take to put its things away.
+const TO_END: Duration = Duration::from_secs(2);
+
 /// Shared by those who work and who may ask them to end.
 #[derive(Clone, Default)]
 pub struct Interruption {
@@ -86,7 +89,7 @@ impl Interruption {
         }
     }
 
-    /// Runs what cannot be ended in a thread of its own, which is left alone once this is interrupted.
+    /// Runs what may hang in a thread of its own, which is left alone if it does not end soon after this is interrupted.
     ///
     /// # Errors
     /// `INTERRUPTED`; what the system says if it gives no thread.
@@ -100,7 +103,10 @@ impl Interruption {
         loop {
             match result.recv_timeout(LOOK) {
                 Ok(value) => return Ok(value),
-                Err(RecvTimeoutError::Timeout) if self.asked() => return Err(interrupted()),
+                Err(RecvTimeoutError::Timeout) if self.asked() => {
+                    let _ = result.recv_timeout(TO_END);
+                    return Err(interrupted());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Stopped::internal("a thread ended before its job was done"));

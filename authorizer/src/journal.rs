@@ -61,14 +61,19 @@ impl<'a> Journal<'a> {
         &self.interruption
     }
 
-    /// Also writes every event as a line of JSON, with the seconds since the start, to a new file.
+    /// A new file for [`Journal::log_to`].
     ///
     /// # Errors
-    /// As the file system says.
-    pub fn log_to(mut self, path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    /// As the file system says, also if something is there already.
+    pub fn new_log(path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// Also writes every event as a line of JSON, with the seconds since the start, to this new file.
+    #[must_use]
+    pub fn log_to(mut self, path: &Path, file: File) -> Self {
         self.log = Some((path.to_owned(), file, 0));
-        Ok(self)
+        self
     }
 
     /// The log file, if there is one.
@@ -177,7 +182,8 @@ mod tests {
         let path = folder.path().join("run.jsonl");
         let mut seen = Vec::new();
         let mut watcher = |event: &Event| seen.push(event.clone());
-        let mut journal = Journal::new(&mut watcher).log_to(&path).unwrap();
+        let mut journal = Journal::new(&mut watcher).log_to(&path, Journal::new_log(&path).unwrap());
+        assert_eq!(Journal::new_log(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let value = journal.stage(Stage::Scan, |n| format!("{n} findings"), |_| Ok(3)).unwrap();
         assert_eq!(value, 3);
         assert_eq!(journal.timings().len(), 1);

@@ -273,7 +273,7 @@ pub fn confinement(site: &Site) -> Confinement {
 /// How the site's workers are started and confined: as its QEMUs are.
 #[must_use]
 pub fn workers(site: &Site) -> Workers {
-    Workers { entry: Entry::program(), confinement: confinement(site) }
+    Workers { entry: Entry::program(), confinement: confinement(site), until: Arc::default() }
 }
 
 /// Waits for the agent's first word and then until the system is up. From now on an interruption ends the machine.

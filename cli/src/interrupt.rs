@@ -20,7 +20,7 @@ use crate::arguments::Format;
 use crate::outcome::{Problem, say};
 
 /// How long a command that ends in order may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Signals are the process's, and so is what they ask for.
 static INTERRUPTION: LazyLock<Interruption> = LazyLock::new(Interruption::default);

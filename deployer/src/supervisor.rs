@@ -73,7 +73,12 @@ pub fn supervise(
                 host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, forward.host),
                 guest: forward.guest,
             });
-            let mut machine = machines.instance(deployable.base(), disk, forwards.collect())?;
+            let launched = machines.instance(deployable.base(), disk, forwards.collect());
+            // What it could not bind is free again now, unless another program has it.
+            let mut machine = launched.map_err(|stopped| match ports_are_free(order) {
+                Err(taken) if stopped.code == Code::MachineFailed => taken,
+                _ => stopped,
+            })?;
             journal.cold_boot();
             await_running(&mut machine, site, journal)?;
             Ok(machine)

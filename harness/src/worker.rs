@@ -21,6 +21,8 @@ mod watch;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub struct Workers {
     pub entry: Entry,
     /// The users to take from, and whether it may be our own where we are not root.
     pub confinement: Confinement,
+    /// Once this is true, a worker that runs is killed and counts as died.
+    pub until: Arc<AtomicBool>,
 }
 
 /// How this program is started so that it ends up in [`serve`]; the job's name comes last.
@@ -239,7 +243,7 @@ impl Workers {
             environment: &order.environment,
             limits: &order.limits,
         };
-        let ended = watch::watch(start, way, scratch.as_ref());
+        let ended = watch::watch(start, way, scratch.as_ref(), &self.until);
         // Whatever the job started goes with it, also where it was taken over.
         lease.end_all()?;
         ended

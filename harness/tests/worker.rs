@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::worker::{
@@ -121,6 +122,7 @@ fn workers() -> Workers {
     Workers {
         entry: Entry::libtest("worker"),
         confinement: Confinement { users: UserRange::standard(), same_user: SameUser::Allowed },
+        until: Arc::default(),
     }
 }
 

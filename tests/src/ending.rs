@@ -25,6 +25,10 @@ const GRACE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(1);
 
+/// What the caller has open, and by which number.
+const SECRET: &str = "/etc/shadow";
+const CALLERS: u32 = 200;
+
 /// When a run is ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum At {
@@ -108,8 +112,10 @@ impl Ground {
         let authorize =
             self.site.call(["authorize", &self.daemon.url("recipes"), "--path", "note"]).into_command();
         // The tests themselves may have been started with signals ignored (nohup), and a process inherits that.
-        let mut command = Command::new("env");
-        command.arg("--default-signal").arg(authorize.get_program()).args(authorize.get_args());
+        // And whoever calls may have a file open that nothing of ours may touch.
+        let mut command = Command::new("bash");
+        let script = format!("exec {CALLERS}<{SECRET}; exec env --default-signal \"$@\"");
+        command.args(["-c", &script, "bash"]).arg(authorize.get_program()).args(authorize.get_args());
         for (name, value) in authorize.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -197,6 +203,13 @@ impl Authorizing {
     pub fn end(mut self, signal: Signal, at: &At) -> Ended {
         let too_late = !self.wait_for(at);
         let pid = Pid::from_child(&self.child);
+        for below in descendants(self.child.id()) {
+            let open = fs::read_link(format!("/proc/{below}/fd/{CALLERS}"));
+            assert!(
+                !open.is_ok_and(|path| path == Path::new(SECRET)),
+                "{at:?}: {below} has what the caller opened"
+            );
+        }
         if !too_late {
             rustix::process::kill_process(pid, signal).expect("the signal is sent");
         }
@@ -264,6 +277,26 @@ impl Authorizing {
         let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.any(|line| line["event"] == event && line["stage"] == stage)
     }
+}
+
+/// All processes below this one.
+fn descendants(pid: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            Some((pid, stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
 }
 
 /// Children of this process that it did not start itself: what a dead child left. Those that ended are reaped.

@@ -16,6 +16,9 @@ mod trial;
 mod verify;
 mod workspace;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use crl::Clear;
 use recipe_spec::path::RecipePath;
 use recipe_spec::{Code, Limits, Recipe, RecipeName, Sha256Digest, Timestamp};
@@ -113,6 +116,8 @@ pub fn authorize(
     let workspace = Workspace::open(site, lock, clock(), journal)?;
     let intake = journal.stage(Stage::Intake, intake_detail, |journal| {
         let (job, workers, folder) = (job.clone(), workers(site), workspace.path().to_owned());
+        let until = Arc::clone(&workers.until);
+        journal.interruption().when_asked(move || until.store(true, Ordering::Relaxed));
         let fetched = journal.interruption().unless_asked(move || {
             let (source, path) = (&job.source, job.path.as_ref());
             intake::fetch(source, path, &Limits::STANDARD, &FetchLimits::STANDARD, &workers, &folder)

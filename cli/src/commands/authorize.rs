@@ -1,5 +1,6 @@
 //! `countersign authorize`: a recipe from git through all stages of the pipeline, with a live view and a log.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use authorizer::events::Event;
@@ -88,14 +89,21 @@ pub(crate) fn logged<'a>(
 ) -> Result<(Journal<'a>, PathBuf), Problem> {
     let stamp = clock::stamp(clock::now());
     let named = |suffix: &str| site.layout().logs().join(format!("{stamp}-{what}{suffix}.jsonl"));
-    // Two runs can end within one second.
-    let path = std::iter::once(named(""))
-        .chain((2..).map(|number| named(&format!("-{number}"))))
-        .find(|path| !path.exists())
-        .unwrap_or_default();
-    let journal = journal.log_to(&path).map_err(|error| {
-        let code = if is_full(&error) { Code::HostFull } else { Code::HostFailed };
-        Problem::coded(code, format!("cannot write the log {}: {error}", path.display()))
-    })?;
-    Ok((journal, path))
+    // Two runs can begin within one second.
+    let names = std::iter::once(named("")).chain((2..1000).map(|number| named(&format!("-{number}"))));
+    for path in names {
+        match Journal::new_log(&path) {
+            Ok(log) => return Ok((journal.log_to(&path, log), path)),
+            // Whoever was faster has the name.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let code = if is_full(&error) { Code::HostFull } else { Code::HostFailed };
+                return Err(Problem::coded(
+                    code,
+                    format!("cannot write the log {}: {error}", path.display()),
+                ));
+            }
+        }
+    }
+    Err(Problem::coded(Code::HostFailed, "a thousand logs of this second are there already"))
 }

@@ -83,6 +83,8 @@ pub(crate) fn deploy(
         }
         _ => {
             let how = supervisor.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+            // A signal can reach it before it listens for one.
+            interruption.settle()?;
             Err(Problem::coded(Code::MachineFailed, format!("the supervisor ended without a word: {how}"))
                 .hint(format!("look at the newest log in {}", site.layout().logs().display())))
         }
@@ -211,11 +213,13 @@ impl Courier {
     /// Listens for signals, and for the end of whoever reads our messages.
     fn watch(&self) -> std::io::Result<()> {
         let mut signals = Signals::new(interrupt::signals())?;
-        let (stop, interruption) = (Arc::clone(&self.stop), self.interruption.clone());
+        let (stop, over, interruption) =
+            (Arc::clone(&self.stop), Arc::clone(&self.over), self.interruption.clone());
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in signals.forever() {
                 stop.store(true, Ordering::Relaxed);
                 interruption.ask();
+                end_soon(&over);
             }
         })?;
         let (over, interruption) = (Arc::clone(&self.over), self.interruption.clone());
@@ -226,6 +230,7 @@ impl Courier {
             while !matches!(poll(&mut watched, None), Ok(ready) if ready > 0) {}
             if !over.load(Ordering::SeqCst) {
                 interruption.ask();
+                end_soon(&over);
             }
         })?;
         Ok(())
@@ -253,6 +258,25 @@ impl Courier {
         if !self.over.swap(true, Ordering::SeqCst) {
             self.write(message);
         }
+    }
+}
+
+/// Ends this process if it does not say soon how it ended: what hangs before the instance is ready holds nothing that is worth
+/// waiting for, and a machine goes with the process.
+fn end_soon(over: &Arc<AtomicBool>) {
+    let waited = Arc::clone(over);
+    let patience = std::thread::Builder::new().name("patience".into()).spawn(move || {
+        std::thread::sleep(interrupt::PATIENCE);
+        end_unless(&waited);
+    });
+    if patience.is_err() {
+        end_unless(over);
+    }
+}
+
+fn end_unless(over: &AtomicBool) {
+    if !over.load(Ordering::SeqCst) {
+        std::process::exit(Code::Interrupted.exit_status().into());
     }
 }
 

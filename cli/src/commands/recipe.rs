@@ -59,7 +59,11 @@ pub(crate) fn sign(
     let file = dir.join(ENVELOPE_FILE);
     replace(&file, &envelope.to_bytes())?;
     let name = recipe.manifest().subject_name();
-    let mut human = format!("signed {name}: sha256 {}\nwrote {}", recipe.digest(), file.display());
+    let mut human = format!(
+        "signed {name}: sha256 {}\nwrote {}",
+        recipe.digest(),
+        printable(&file.display().to_string())
+    );
     if let Some(organisation) = &other_vo {
         human.push_str(&format!(
             "\nnote: the certificate's O is {organisation}, not {vo}: sites accept this only if they map the key to {vo}"

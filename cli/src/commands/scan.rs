@@ -9,7 +9,7 @@ use scanner::{Decision, FileReport, Report, limits};
 use serde_json::{Value, json};
 
 use crate::commands::recipe;
-use crate::outcome::{Answer, Problem};
+use crate::outcome::{Answer, Problem, printable};
 
 pub(crate) fn run(paths: &[PathBuf], colour: bool) -> Result<Answer, Problem> {
     let mut human = Vec::new();
@@ -60,7 +60,10 @@ fn folder(dir: &Path, colour: bool) -> Result<(String, Vec<FileReport>), Problem
     let (recipe, _) = recipe::read(dir, colour)?;
     let report = scanner::scan_recipe(&recipe);
     let human = human_of_recipe(&report, &recipe, colour);
-    let below = |file: FileReport| FileReport { path: dir.join(&file.path).display().to_string(), ..file };
+    let below = |file: FileReport| FileReport {
+        path: printable(&dir.join(&file.path).display().to_string()),
+        ..file
+    };
     Ok((human, report.files.into_iter().map(below).collect()))
 }
 
@@ -71,7 +74,7 @@ fn file(path: &Path, colour: bool) -> Result<(String, Vec<FileReport>), Problem>
     // One byte more than is read of a script, so that the scan sees that there is more.
     let limit = limits::FILE_BYTES as u64 + 1;
     File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
-    let report = Report::new(vec![scanner::scan_file(&path.display().to_string(), &bytes)]);
+    let report = Report::new(vec![scanner::scan_file(&printable(&path.display().to_string()), &bytes)]);
     let human = report.human(|_| Some(bytes.as_slice()), colour);
     Ok((human, report.files))
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,19 +20,24 @@ use crate::error::{HarnessError, escape};
 
 /// Bytes kept of the end of standard error.
 const STDERR_TAIL: usize = 4096;
-/// How often the scratch folder is looked at.
+/// How often the scratch folder is looked at, and whether the worker is still wanted.
 const LOOK: Duration = Duration::from_millis(200);
 /// What Rust's runtime says before it aborts for want of memory.
 const NO_MEMORY: &str = "memory allocation of ";
 
 /// Starts the child and stays with it: the calling thread is the one whose end would kill it.
-pub(super) fn watch(start: Start<'_>, way: Way, scratch: Option<&Folder>) -> Result<Ended, HarnessError> {
+pub(super) fn watch(
+    start: Start<'_>,
+    way: Way,
+    scratch: Option<&Folder>,
+    until: &AtomicBool,
+) -> Result<Ended, HarnessError> {
     let Way { stdin, answer } = way;
     let deadline = Instant::now() + start.limits.wall_clock;
     let mut running = Running { child: start.spawn(stdin)? };
     let mut streams =
         Streams::new(&mut running.child, answer, task::most(start.limits.answer_bytes)).map_err(failed)?;
-    let exceeded = streams.follow(deadline, start.limits, scratch).map_err(failed)?;
+    let exceeded = streams.follow(deadline, start.limits, scratch, until).map_err(failed)?;
     let status = running.end().map_err(failed)?;
     streams.read_all().map_err(failed)?;
     Ok(streams.judge(exceeded, status, start.limits))
@@ -83,14 +89,18 @@ impl Streams {
         Ok(Self { process, answer: Some(answer), most, said: Vec::new(), stderr, tail: Vec::new() })
     }
 
-    /// Reads until the child ends by itself, or gives the limit for which it has to.
+    /// Reads until the child ends by itself or is wanted no more, or gives the limit for which it has to end.
     fn follow(
         &mut self,
         deadline: Instant,
         limits: &WorkLimits,
         scratch: Option<&Folder>,
+        until: &AtomicBool,
     ) -> io::Result<Option<Limit>> {
         loop {
+            if until.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Some(Limit::WallClock));
@@ -98,7 +108,7 @@ impl Streams {
             if scratch.is_some_and(|folder| folder.exceeds(limits.scratch_bytes)) {
                 return Ok(Some(Limit::Scratch));
             }
-            if self.wait(if scratch.is_some() { left.min(LOOK) } else { left })? {
+            if self.wait(left.min(LOOK))? {
                 return Ok(None);
             }
             self.read_all()?;

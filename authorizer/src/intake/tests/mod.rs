@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -136,6 +137,7 @@ fn workers(folder: &Path) -> Workers {
     Workers {
         entry: Entry::libtest("intake::tests::worker"),
         confinement: Confinement { users, same_user: SameUser::Allowed },
+        until: Arc::default(),
     }
 }
 
