@@ -9,6 +9,7 @@ mod live;
 mod outcome;
 mod passphrase;
 mod problem;
+mod surroundings;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -25,6 +26,13 @@ use crate::outcome::{Answer, Problem, say};
 
 fn main() -> ExitCode {
     let start = Instant::now();
+    // First, while there is one thread and nothing is open or written yet.
+    if let Err(error) = surroundings::settle() {
+        let code = recipe_spec::Code::HostFailed;
+        let problem = Problem::coded(code, error.to_string());
+        let status = say("countersign", Format::Human, Err(problem), start.elapsed());
+        return ExitCode::from(status.unwrap_or(code.exit_status()));
+    }
     let words: Vec<OsString> = std::env::args_os().collect();
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -28,6 +28,53 @@ fn from_shell(world: &World, wrap: &[&str], script: &str, arguments: &str) -> Ou
         .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+#[test]
+fn what_a_shell_left_open_is_not_passed_on() {
+    let world = World::new();
+    rustix::fs::mkfifoat(rustix::fs::CWD, world.path("waits"), rustix::fs::Mode::RUSR).unwrap();
+    // It waits for somebody to write there, long after its start.
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec 9</etc/passwd 200</etc/passwd; exec \"$0\" scan waits"]);
+    command.arg(world.command("").get_program()).current_dir(world.path(".")).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let flags = |number: u32| -> Option<u32> {
+        let about = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", child.id())).ok()?;
+        let flags = about.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        u32::from_str_radix(flags.trim(), 8).ok()
+    };
+    let closed = |number| flags(number).is_some_and(|flags| flags & 0o2_000_000 != 0);
+    let start = Instant::now();
+    while !(closed(9) && closed(200)) && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let closed = [closed(9), closed(200)];
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(closed, [true; 2], "no program that it starts has them (execve(2), FD_CLOEXEC)");
+}
+
+#[test]
+fn a_site_made_under_any_umask_can_be_used() {
+    use std::os::unix::fs::PermissionsExt;
+    for umask in ["000", "002", "077"] {
+        let world = World::with_vo();
+        world.write("site-recipes/suites/baseline.toml", "");
+        let under = |arguments: &str| {
+            Run::of(&from_shell(&world, &[], &format!("umask {umask}; exec \"$@\""), arguments)).done()
+        };
+        under("init site --id example-site --site-recipes site-recipes --no-passphrase");
+        under("--site site anchor add atlas --ca ca/ca.cert.pem --crl ca/ca.crl.pem --vo atlas");
+        under("--site site crl publish");
+        under("--site site crl show");
+        let mut paths = Vec::new();
+        collect(&world.path("site"), &mut paths);
+        for path in paths {
+            let about = path.symlink_metadata().unwrap();
+            assert_eq!(about.permissions().mode() & 0o022, 0, "umask {umask}: {}", path.display());
+        }
+    }
 }
 
 fn names(folder: &Path) -> Vec<String> {
