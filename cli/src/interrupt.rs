@@ -38,40 +38,33 @@ pub(crate) fn signals() -> Vec<i32> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
+    [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }
 
 /// Waits for the signals in a thread of its own, for the rest of the process's life.
 pub(crate) fn watch(command: &'static str, format: Format, start: Instant) -> io::Result<()> {
-    let said = Arc::new(AtomicBool::new(false));
-    let watched = signals();
-    for signal in &watched {
-        // Where the answer cannot be written because nobody reads it, one more signal ends the process at once.
-        let status = i32::from(Code::Interrupted.exit_status());
-        signal_hook::flag::register_conditional_shutdown(*signal, status, Arc::clone(&said))?;
-    }
-    let mut signals = Signals::new(&watched)?;
+    let mut signals = Signals::new(signals())?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let said = Arc::new(AtomicBool::new(false));
         let mut asked = false;
         for signal in signals.forever() {
-            let end = End { signal, command, format, start };
             INTERRUPTION.ask();
-            if asked || !IN_ORDER.load(Ordering::SeqCst) {
-                said.store(true, Ordering::SeqCst);
-                end.now();
-            } else {
-                let said = Arc::clone(&said);
-                let patience = std::thread::Builder::new().name("patience".into());
-                let waiting = patience.spawn(move || {
-                    std::thread::sleep(PATIENCE);
-                    said.store(true, Ordering::SeqCst);
-                    end.now();
-                });
-                if waiting.is_err() {
-                    end.now();
-                }
+            // Where the answer cannot be written because nobody reads it, one more signal ends the process at once.
+            if said.load(Ordering::SeqCst) {
+                std::process::exit(Code::Interrupted.exit_status().into());
             }
+            let end = End { signal, command, format, start };
+            let patience = if asked || !IN_ORDER.load(Ordering::SeqCst) { Duration::ZERO } else { PATIENCE };
             asked = true;
+            let saying = Arc::clone(&said);
+            let ending = std::thread::Builder::new().name("ending".into()).spawn(move || {
+                std::thread::sleep(patience);
+                saying.store(true, Ordering::SeqCst);
+                end.now();
+            });
+            if ending.is_err() {
+                end.now();
+            }
         }
     })?;
     Ok(())

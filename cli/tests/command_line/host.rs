@@ -178,6 +178,7 @@ fn each_file_that_is_missing_is_named() {
         "logs/",
         "state/site.lock",
         "state/trust.lock",
+        "crl/crl.lock",
         "certificates/base-signer.pem",
         "certificates/crl-issuer.pem",
         "authorizations.git",
