@@ -162,7 +162,12 @@ pub(crate) fn trust_anchor(name: &str, ca: &Path, crl: &Path, vos: &[String]) ->
 }
 
 fn vo_names(vos: &[String]) -> Result<Vec<VoName>, Problem> {
-    vos.iter().map(|vo| vo.parse().map_err(Problem::usage)).collect()
+    let name = |vo: &String| match vo.as_str() {
+        // Whose recipes are applied after every VO's.
+        "site" => Err(Problem::usage("`site` is what the site's own recipes are called, and no VO's name")),
+        vo => vo.parse().map_err(Problem::usage),
+    };
+    vos.iter().map(name).collect()
 }
 
 /// Opens the site that `--site` or `COUNTERSIGN_SITE` names.

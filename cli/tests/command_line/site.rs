@@ -43,6 +43,8 @@ fn an_anchor_is_added_once_and_renewed() {
     world.run("--site site anchor add other --ca alice.cert.pem --crl ca/ca.crl.pem --vo atlas").usage();
     world.run("--site site anchor add other --ca ca/ca.cert.pem --crl ca/ca.cert.pem --vo atlas").usage();
     world.run("--site site anchor add other --ca site/certificates/ca.pem --crl site/certificates/ca.crl.pem --vo x").usage();
+    let own = world.run("--site site anchor add other --ca ca/ca.cert.pem --crl ca/ca.crl.pem --vo site");
+    assert!(own.status == 2 && own.stderr.contains("no VO's name"), "{}", own.stderr);
     assert_eq!(world.read("site/site.toml"), before);
 
     world.run("ca crl ca --revoke alice.cert.pem").done();
