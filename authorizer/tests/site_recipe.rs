@@ -12,8 +12,8 @@ use authorizer::intake::read_folder;
 use authorizer::suite::{self, DiskSeen, Seen, SuiteConfig, TestResult};
 use disk::Comparison;
 use harness::{
-    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, Initrd, Machine, MachineLimits,
-    MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, StepOutcome,
+    Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, HarnessError, Initrd, Machine,
+    MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, StepOutcome,
 };
 use recipe_spec::manifest::DECLARED_FILE;
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
@@ -161,10 +161,7 @@ fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
     let mut machine = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();
     machine.wait_hello(TIME).unwrap();
     let files = machine.disk_facts().unwrap();
-    let contents = suite::contents_wanted(&vo(), &[&baseline()], &config())
-        .into_iter()
-        .filter_map(|(path, limit)| machine.read_disk_file(&path, limit).ok().map(|bytes| (path, bytes)))
-        .collect();
+    let contents = contents(|path, limit| machine.read_disk_file(path, limit));
     Outside { files, comparison, base_paths, contents }
 }
 
@@ -173,11 +170,19 @@ fn config() -> SuiteConfig {
     SuiteConfig::parse(&text).unwrap()
 }
 
-fn judge(live: &Facts, outside: &Outside) -> Vec<TestResult> {
+/// What lies at the paths that are judged by content.
+fn contents(mut read: impl FnMut(&str, u64) -> Result<Vec<u8>, HarnessError>) -> BTreeMap<String, Vec<u8>> {
+    suite::contents_wanted(&vo(), &[&baseline()], &config())
+        .into_iter()
+        .filter_map(|(path, limit)| read(&path, limit).ok().map(|bytes| (path, bytes)))
+        .collect()
+}
+
+fn judge(live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>, outside: &Outside) -> Vec<TestResult> {
     let before: Facts = serde_json::from_slice(&std::fs::read(base().join("facts.json")).unwrap()).unwrap();
     let Outside { files, comparison, base_paths, contents } = outside;
     let disk = DiskSeen { comparison, base_paths, contents };
-    let seen = Seen { live, files, disk };
+    let seen = Seen { live, live_contents, files, disk };
     let results = suite::judge(&seen, &before, &vo(), &[&baseline()], &config());
     for result in results.iter().filter(|result| !result.passed()) {
         eprintln!("{}: {:#?}", result.name, result.detail);
@@ -224,7 +229,8 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     assert!(run(&mut fresh, "auditctl -l").contains("/etc/passwd"));
     let identity = |machine: &mut Machine| run(machine, "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub");
     let first_identity = identity(&mut fresh);
-    assert_eq!(failed(&judge(&facts, &outside)), [""; 0]);
+    let live_contents = contents(|path, limit| fresh.read_file(path, limit));
+    assert_eq!(failed(&judge(&facts, &live_contents, &outside)), [""; 0]);
     drop(fresh);
 
     // The same disk with what a hostile recipe leaves: each check that should speak does.
@@ -241,7 +247,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
          gpasswd -a nobody sudo\n\
          echo true >/etc/profile.d/x.sh\n\
          touch /etc/open && chmod 666 /etc/open\n\
-         systemctl disable nftables\n\
+         systemctl disable nftables && nft flush ruleset\n\
          printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/x.service\n\
          sed -i /careless/d /etc/group\n\
          perl -e '($f, $n, $v) = (\"/etc/shadow\", \"trusted.x\", \"1\"); syscall(188, $f, $n, $v, 1, 0) == 0 or die' # setxattr(2)\n\
@@ -252,9 +258,10 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
          sleep 2",
     );
     let live = hostile.facts().unwrap();
+    let live_contents = contents(|path, limit| hostile.read_file(path, limit));
     let left = hostile.power_off(TIME).unwrap().overlays.remove(0);
     let outside = inspect(vec![pinned(layer), pinned(left)], "inspect-hostile", folder.path());
-    let results = judge(&live, &outside);
+    let results = judge(&live, &live_contents, &outside);
     let failed = failed(&results);
     for check in [
         "listening",
@@ -270,6 +277,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
         "hooks",
         "site-recipe",
         "site-files",
+        "firewall",
         "attributes",
         "programs",
         "configuration",

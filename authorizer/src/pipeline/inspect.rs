@@ -87,16 +87,24 @@ fn look(
         }
         other => Stopped::from(other),
     })?;
+    let contents = contents(wanted, |path, limit| machine.read_disk_file(path, limit))?;
+    Ok((facts, contents))
+}
+
+/// What lies at these paths, as far as it can be read: their tests say what it means that something cannot.
+pub(super) fn contents(
+    wanted: &BTreeMap<String, u64>,
+    mut read: impl FnMut(&str, u64) -> Result<Vec<u8>, HarnessError>,
+) -> Result<BTreeMap<String, Vec<u8>>, Stopped> {
     let mut contents = BTreeMap::new();
     for (path, limit) in wanted {
-        match machine.read_disk_file(path, *limit) {
+        match read(path, *limit) {
             Ok(bytes) => drop(contents.insert(path.clone(), bytes)),
-            // Its test says what that means.
             Err(HarnessError::Agent { .. }) => {}
             Err(other) => return Err(other.into()),
         }
     }
-    Ok((facts, contents))
+    Ok(contents)
 }
 
 /// Reads both disks and tells what differs. The answer is a line with all paths of the base, then the list of changes.

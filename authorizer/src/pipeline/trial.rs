@@ -6,9 +6,10 @@
 use crl::Clear;
 use harness::{HarnessError, Machine};
 use recipe_spec::{Code, Sha256Digest, Timestamp};
+use std::collections::BTreeMap;
 
 use super::build::Sealed;
-use super::inspect::Inspected;
+use super::inspect::{Inspected, contents};
 use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
 use super::site_recipes;
 
@@ -72,13 +73,21 @@ pub(super) fn run(
             Ok(machine)
         },
     )?;
+    let mut live_contents = BTreeMap::new();
     let (facts, mut tests) = journal.stage(
         Stage::SecurityTests,
         |(_, results): &(_, Vec<_>)| passed(results),
         |journal| {
             let facts = machine.facts().map_err(unseen)?;
-            let seen = Seen { live: &facts, files: &inspected.files, disk: inspected.disk() };
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
+            let wanted = suite::contents_wanted(recipe, &site_recipes, &config);
+            live_contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
+            let seen = Seen {
+                live: &facts,
+                live_contents: &live_contents,
+                files: &inspected.files,
+                disk: inspected.disk(),
+            };
             let results = suite::judge(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
             all_passed(&results)?;
@@ -102,7 +111,12 @@ pub(super) fn run(
         |journal| {
             // What waits for a moment before it opens a port has had one.
             let facts = machine.facts().map_err(unseen)?;
-            let seen = Seen { live: &facts, files: &inspected.files, disk: inspected.disk() };
+            let seen = Seen {
+                live: &facts,
+                live_contents: &live_contents,
+                files: &inspected.files,
+                disk: inspected.disk(),
+            };
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
             let results = suite::judge_running(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
             if results.iter().any(|result| !result.passed()) {

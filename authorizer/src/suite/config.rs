@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::checks::{
-    AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig, ListeningConfig,
-    ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig, UnitsConfig,
+    AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HooksConfig, KernelConfig,
+    ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig,
+    UnitsConfig,
 };
 
 /// One suite: a table for each check that has something to set. Every table must be there, so that a forgotten
@@ -38,6 +39,8 @@ pub struct SuiteConfig {
     pub configuration: ConfigurationConfig,
     /// Owners and modes.
     pub ownership: OwnershipConfig,
+    /// The rules in the running kernel.
+    pub firewall: FirewallConfig,
     /// Files that the site's recipes make of what is declared.
     pub rendered: Vec<Rendered>,
     /// The kernel itself.

@@ -18,10 +18,12 @@ pub(super) struct Machine {
     pub(super) base_paths: Vec<String>,
     /// What was read of it.
     pub(super) contents: BTreeMap<String, Vec<u8>>,
+    /// What was read in the machine, if that is anything else.
+    pub(super) live_contents: Option<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Machine {
-    /// A small base, and a machine that only has the site's settings for sshd and what the site makes of the declared ports.
+    /// A small base, and a machine that only has the site's settings for sshd and what the site makes of no declared port.
     pub(super) fn base() -> Self {
         let base = Facts {
             users: vec![User { home: "/root".to_owned(), shell: "/bin/bash".to_owned(), ..user("root", 0) }],
@@ -31,12 +33,21 @@ impl Machine {
             ..Facts::default()
         };
         let sshd = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitEmptyPasswords no\n";
-        let now = Facts { sshd: vec![small_file("/etc/ssh/sshd_config", sshd)], ..base.clone() };
+        let firewall = Self::config().firewall.listing.replace("{listen}", "");
+        let now = Facts { sshd: vec![small_file("/etc/ssh/sshd_config", sshd)], firewall, ..base.clone() };
         let made = Self::config().rendered.into_iter().map(|rendered| {
             change(&rendered.path, Some(node("")), Some(node(&rendered.text.replace("{listen}", ""))))
         });
         let disk = Comparison { files: 1, changes: made.collect(), outside: Outside::Equal };
-        Self { base, now, files: None, disk, base_paths: Vec::new(), contents: BTreeMap::new() }
+        Self {
+            base,
+            now,
+            files: None,
+            disk,
+            base_paths: Vec::new(),
+            contents: BTreeMap::new(),
+            live_contents: None,
+        }
     }
 
     /// The baseline suite.
@@ -50,7 +61,12 @@ impl Machine {
         let files = self.files.as_ref().unwrap_or(&self.now);
         let disk =
             DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, contents: &self.contents };
-        let seen = Seen { live: &self.now, files, disk };
+        let seen = Seen {
+            live: &self.now,
+            live_contents: self.live_contents.as_ref().unwrap_or(&self.contents),
+            files,
+            disk,
+        };
         judge(&seen, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
     }
 
@@ -58,7 +74,7 @@ impl Machine {
     pub(super) fn judge_running(&self) -> Vec<TestResult> {
         let config = Self::config();
         let disk = DiskSeen { comparison: &self.disk, base_paths: &[], contents: &self.contents };
-        let seen = Seen { live: &self.now, files: &self.now, disk };
+        let seen = Seen { live: &self.now, live_contents: &self.contents, files: &self.now, disk };
         judge_running(&seen, &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
     }
 

@@ -23,9 +23,9 @@ use recipe_spec::Recipe;
 use serde::{Deserialize, Serialize};
 
 pub use checks::{
-    AllowedSocket, AttributesConfig, ConfigurationConfig, GroupsConfig, HooksConfig, KernelConfig,
-    ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig,
-    UnitsConfig,
+    AllowedSocket, AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HooksConfig,
+    KernelConfig, ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered,
+    SshdConfig, UnitsConfig,
 };
 pub use config::{SuiteConfig, SuiteConfigError};
 pub use declarations::Declarations;
@@ -93,6 +93,8 @@ impl TestResult {
 pub struct Seen<'a> {
     /// The machine, freshly booted from its sealed disk.
     pub live: &'a Facts,
+    /// What lies at the paths of [`contents_wanted`] in that machine, as far as it could be read.
+    pub live_contents: &'a BTreeMap<String, Vec<u8>>,
     /// Its disk, as a nano guest sees it that runs nothing of it.
     pub files: &'a Facts,
     /// Its disk, as the host sees it without mounting it.
@@ -149,12 +151,14 @@ fn results<'c>(
         .map(|check| {
             let start = Instant::now();
             let mut complaints = Complaints::default();
+            let live = (seen.live, seen.live_contents, "this machine");
             let sights: &[_] = match check.sees {
-                Sees::Machine | Sees::Changes => &[(seen.live, "this machine")],
-                Sees::Files => &[(seen.live, "this machine"), (seen.files, "its disk")],
+                Sees::Machine | Sees::Changes => &[live],
+                Sees::Files => &[live, (seen.files, seen.disk.contents, "its disk")],
             };
             for list in check.lists {
-                for (facts, whose) in sights.iter().chain(&[(base, "the base")]) {
+                let all = sights.iter().map(|(facts, _, whose)| (*facts, *whose));
+                for (facts, whose) in all.chain([(base, "the base")]) {
                     if facts.truncated.iter().any(|cut| cut.split(':').next() == Some(list)) {
                         complaints.add(
                             list,
@@ -164,8 +168,8 @@ fn results<'c>(
                     }
                 }
             }
-            for (now, _) in sights {
-                let evidence = Evidence { now, base, declared, disk: seen.disk };
+            for (now, contents, _) in sights {
+                let evidence = Evidence { now, contents, base, declared, disk: seen.disk };
                 (check.run)(&evidence, config, &mut complaints);
             }
             let detail = complaints.into_lines();
@@ -190,6 +194,8 @@ pub const fn count() -> usize {
 struct Evidence<'a> {
     /// One sight of the machine.
     now: &'a Facts,
+    /// What lies there at the paths of [`contents_wanted`].
+    contents: &'a BTreeMap<String, Vec<u8>>,
     base: &'a Facts,
     declared: &'a Declarations,
     disk: DiskSeen<'a>,

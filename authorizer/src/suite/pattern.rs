@@ -46,6 +46,11 @@ impl Pattern {
 }
 
 impl Pattern {
+    /// True if it is this very text.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.0 == text
+    }
+
     /// True if what fits lies below this folder, as far as the text before the first star tells.
     pub(super) fn lies_below(&self, folder: &str) -> bool {
         is_below(self.0.split('*').next().unwrap_or_default(), folder)

@@ -9,7 +9,7 @@ use disk::{Change, Kind};
 use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
-use super::super::declarations::Standing;
+use super::super::declarations::{By, Standing};
 use super::super::pattern::{self, Pattern};
 use super::hooks::unit_of_script;
 use super::programs::ProgramsConfig;
@@ -29,18 +29,41 @@ pub struct ConfigurationConfig {
     pub base_reads: Vec<Pattern>,
     /// Paths that may be new if a unit of the same name is new too: settings of a service that a package brought.
     pub own_service: Vec<Pattern>,
+    /// Paths that only the site's recipes may declare.
+    pub protected: Vec<Pattern>,
     /// Files of the distribution's packages that may be new with this very content.
     pub known: Vec<Known>,
 }
 
-/// A file and its content.
+/// A file with its content, or a link with its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Known {
     /// Where it lies.
     pub path: String,
-    /// Digest of all of it.
-    pub sha256: Sha256Digest,
+    /// What it is.
+    #[serde(flatten)]
+    pub is: KnownContent,
+}
+
+/// What is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KnownContent {
+    /// Digest of all of a file.
+    Sha256(Sha256Digest),
+    /// Where a link leads.
+    Target(String),
+}
+
+impl Known {
+    fn fits(&self, path: &str, node: &disk::Node) -> bool {
+        self.path == path
+            && match &self.is {
+                KnownContent::Sha256(digest) => node.sha256 == Some(*digest),
+                KnownContent::Target(target) => node.target.as_ref() == Some(target),
+            }
+    }
 }
 
 /// Folders of packages' units.
@@ -63,7 +86,9 @@ pub(super) const CHECK: Check = Check {
                 );
                 continue;
             }
-            if !pattern::any(&config.judged, &change.path) || pattern::any(&config.allow, &change.path) {
+            if !pattern::any(&config.judged, &change.path)
+                || (pattern::any(&config.allow, &change.path) && !is_odd(config, change))
+            {
                 continue;
             }
             if let Some(problem) = judge(evidence, config, change, &new) {
@@ -86,6 +111,9 @@ fn judge(
     let Some(after) = &change.after else { return Some("is of the base and is gone") };
     let digest = after.sha256.map(|digest| digest.to_hex());
     match evidence.declared.standing(&change.path, digest.as_deref(), after.target.as_deref()) {
+        Standing::Declared(By::Vo) if pattern::any(&config.protected, &change.path) => {
+            return Some("is the site's to decide");
+        }
         Standing::Declared(_) => return None,
         Standing::Different => return Some("is not what the recipe declared"),
         Standing::Undeclared => {}
@@ -97,9 +125,9 @@ fn judge(
     }
     let tolerated = pattern::any(&config.new, &change.path)
         || is_own(config, &change.path, new)
-        // A folder is what lies in it.
-        || after.kind == Kind::Directory
-        || config.known.iter().any(|known| known.path == change.path && Some(known.sha256) == after.sha256);
+        // A folder is what lies in it, unless a file is looked for.
+        || (after.kind == Kind::Directory && !config.allow.iter().any(|allowed| allowed.is(&change.path)))
+        || config.known.iter().any(|known| known.fits(&change.path, after));
     (!tolerated).then_some("is new among settings of the base, and nobody declared it")
 }
 
@@ -113,6 +141,12 @@ pub(super) fn is_own(config: &ConfigurationConfig, path: &str, new: &HashSet<&st
 pub(super) fn new_paths<'a>(evidence: &Evidence<'a>) -> HashSet<&'a str> {
     let changes = &evidence.disk.comparison.changes;
     changes.iter().filter(|change| change.before.is_none()).map(|change| change.path.as_str()).collect()
+}
+
+/// Whether something else than a file lies where others judge a file of that very name.
+fn is_odd(config: &ConfigurationConfig, change: &Change) -> bool {
+    let file = change.after.as_ref().is_none_or(|node| node.kind == Kind::File);
+    !file && config.allow.iter().any(|allowed| allowed.is(&change.path))
 }
 
 fn is_new_link(change: &Change) -> bool {
@@ -243,13 +277,43 @@ mod tests {
 
     #[test]
     fn a_known_file_has_its_known_content() {
+        let baseline = include_str!("../../../../site-recipes/suites/baseline.toml");
+        let more =
+            baseline.replace("target = \"/etc/machine-id\" }", "target = \"/etc/machine-id\", mode = 1 }");
+        assert!(more != baseline && crate::suite::SuiteConfig::parse(&more).is_err(), "an unknown field");
         let mut machine = Machine::base();
         machine.disk.changes.push(change("/etc/inputrc", None, Some(node("x"))));
         machine.fails("configuration", "", "", "/etc/inputrc");
         let known =
             Machine::config().configuration.known.into_iter().find(|known| known.path == "/etc/inputrc");
-        machine.disk.changes.last_mut().unwrap().after.as_mut().unwrap().sha256 =
-            known.map(|known| known.sha256);
+        let Some(super::KnownContent::Sha256(digest)) = known.map(|known| known.is) else { panic!("a file") };
+        machine.disk.changes.last_mut().unwrap().after.as_mut().unwrap().sha256 = Some(digest);
         machine.passes("configuration", "", "");
+        let id = "/var/lib/dbus/machine-id";
+        machine.disk.changes.push(change(id, None, Some(link("/etc/machine-id"))));
+        machine.passes("configuration", "", "");
+        machine.disk.changes.push(change(id, None, Some(link("/opt/id"))));
+        machine.fails("configuration", "", "", id);
+    }
+
+    #[test]
+    fn what_the_site_closes_and_watches_with_is_no_vos_to_declare() {
+        let step = |path: &str| format!("[[step]]\nfile = {{ path = \"{path}\", content = \"x\" }}\n");
+        for path in ["/etc/audit/rules.d/99-y.rules", "/etc/sudo.conf"] {
+            let mut machine = Machine::base();
+            machine.disk.changes.push(change(path, None, Some(node("x"))));
+            machine.fails("configuration", &step(path), "", "the site's to decide");
+            machine.passes("configuration", "", &step(path));
+        }
+    }
+
+    #[test]
+    fn where_another_test_reads_a_file_there_is_a_file() {
+        let mut machine = Machine::base();
+        machine.disk.changes.push(change("/etc/audit/audit.rules", None, Some(node("x"))));
+        machine.passes("configuration", "", "");
+        let folder = disk::Node { kind: disk::Kind::Directory, sha256: None, ..node("") };
+        machine.disk.changes.last_mut().unwrap().after = Some(folder);
+        machine.fails("configuration", "", "", "/etc/audit/audit.rules");
     }
 }

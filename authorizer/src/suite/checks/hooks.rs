@@ -64,11 +64,26 @@ fn is_shadowed_script(evidence: &Evidence<'_>, file: &SmallFile) -> bool {
 }
 
 /// The unit that stands for a script of the old init: without a final `.sh`. Other names than plain ones are not taken, for
-/// systemd escapes some and takes some as they are.
+/// systemd escapes some, and takes those that end like a unit as they are.
 pub(super) fn unit_of_script(script: &str) -> Option<String> {
     let name = script.strip_suffix(".sh").unwrap_or(script);
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    (plain && !name.is_empty()).then(|| format!("{name}.service"))
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    let like_a_unit = [
+        "service",
+        "socket",
+        "target",
+        "mount",
+        "automount",
+        "timer",
+        "path",
+        "slice",
+        "scope",
+        "swap",
+        "device",
+    ]
+    .iter()
+    .any(|end| name.rsplit('.').next() == Some(end));
+    (plain && !like_a_unit && !name.is_empty()).then(|| format!("{name}.service"))
 }
 
 #[cfg(test)]
@@ -110,10 +125,12 @@ mod tests {
             machine.now.units.push(unit(&format!("/usr/lib/systemd/system/{unit_name}"), "x"));
             machine.fails("hooks", "", "", script);
         }
-        let mut machine = Machine::base();
-        machine.now.hooks.push(small_file("/etc/init.d/console-setup.sh", "#!/bin/sh\n"));
-        machine.now.units.push(unit("/usr/lib/systemd/system/console-setup.service", "x"));
-        machine.passes("hooks", "", "");
+        for (script, unit_name) in [("console-setup.sh", "console-setup"), ("php8.2-fpm", "php8.2-fpm")] {
+            let mut machine = Machine::base();
+            machine.now.hooks.push(small_file(&format!("/etc/init.d/{script}"), "#!/bin/sh\n"));
+            machine.now.units.push(unit(&format!("/usr/lib/systemd/system/{unit_name}.service"), "x"));
+            machine.passes("hooks", "", "");
+        }
     }
 
     #[test]

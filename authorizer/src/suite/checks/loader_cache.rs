@@ -28,8 +28,10 @@ pub(super) const CHECK: Check = Check {
     run: |evidence, config, complaints| {
         let changes = &evidence.disk.comparison.changes;
         let Some(change) = changes.iter().find(|change| change.path == PATH) else { return };
-        // Without a cache the loader looks in its own folders.
-        let Some(after) = &change.after else { return };
+        let Some(after) = &change.after else {
+            complaints.add(PATH, "is gone, and the loader looks elsewhere without it", "run ldconfig");
+            return;
+        };
         let read =
             evidence.disk.contents.get(PATH).filter(|bytes| after.sha256 == Some(Sha256Digest::of(bytes)));
         let Some(entries) = read.and_then(|bytes| entries(bytes)) else {
@@ -137,7 +139,7 @@ mod tests {
         other.contents.insert(PATH.to_owned(), cache(&[]));
         other.fails("loader-cache", "", "", "not a cache");
         other.disk.changes.last_mut().unwrap().after = None;
-        other.passes("loader-cache", "", "");
+        other.fails("loader-cache", "", "", "gone");
     }
 
     proptest! {

@@ -6,6 +6,7 @@ mod capabilities;
 mod complete;
 mod configuration;
 mod cron;
+mod firewall;
 mod groups;
 mod hooks;
 mod kernel;
@@ -34,6 +35,7 @@ use super::pattern::Pattern;
 
 pub use attributes::AttributesConfig;
 pub use configuration::ConfigurationConfig;
+pub use firewall::FirewallConfig;
 pub use groups::GroupsConfig;
 pub use hooks::HooksConfig;
 pub use kernel::KernelConfig;
@@ -92,6 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
     ownership::CHECK,
     outside::CHECK,
     kernel::CHECK,
+    firewall::CHECK,
     site_recipe::CHECK,
     site_files::CHECK,
 ];

@@ -26,6 +26,11 @@ pub struct ProgramsConfig {
     pub cached: Vec<Pattern>,
     /// Folders that are searched for the same relative path, one set for each language: modules of Perl.
     pub trees: Vec<Vec<String>>,
+    /// Below these no library has the name of one of the base: the loader looks into folders beside a library that are named by the
+    /// processor (`glibc-hwcaps`, `tls`), and each program may name folders of its own.
+    pub shared: Vec<Pattern>,
+    /// Files and folders of the base that packages may take away or make something else: caches.
+    pub may_go: Vec<Pattern>,
 }
 
 pub(super) const CHECK: Check = Check {
@@ -35,6 +40,7 @@ pub(super) const CHECK: Check = Check {
     run: |evidence, config, complaints| {
         let config = &config.programs;
         let twins = [Names::of(evidence, &config.search), Names::of(evidence, &config.libraries)];
+        let libraries = Names::of(evidence, &config.shared);
         let base: HashSet<&str> = evidence.disk.base_paths.iter().map(String::as_str).collect();
         for change in &evidence.disk.comparison.changes {
             if pattern::any(&config.allow, &change.path)
@@ -43,6 +49,18 @@ pub(super) const CHECK: Check = Check {
                 continue;
             }
             match (&change.before, &change.after) {
+                (Some(before), after)
+                    if !pattern::any(&config.unchanged, &change.path)
+                        && !pattern::any(&config.may_go, &change.path)
+                        && (change.what() == What::Kind
+                            || (after.is_none() && before.kind == Kind::Directory)) =>
+                {
+                    complaints.add(
+                        &change.path,
+                        "is of the base and is gone, or something else than it was",
+                        "leave folders and links of the base as they are",
+                    );
+                }
                 (Some(_), _) if !pattern::any(&config.unchanged, &change.path) => {}
                 (Some(before), None) if before.kind != Kind::Directory => {
                     complaints.add(
@@ -61,7 +79,9 @@ pub(super) const CHECK: Check = Check {
                 }
                 (None, Some(after)) if matches!(after.kind, Kind::File | Kind::Link) => {
                     let named = twins.iter().filter_map(|names| names.twin(&change.path).map(str::to_owned));
-                    for twin in named.chain(twin_in_trees(&config.trees, &change.path, &base)) {
+                    let library = is_library(&change.path).then(|| libraries.twin(&change.path)).flatten();
+                    let twins = named.chain(library.map(str::to_owned));
+                    for twin in twins.chain(twin_in_trees(&config.trees, &change.path, &base)).take(1) {
                         complaints.add(
                             &change.path,
                             format_args!(
@@ -100,7 +120,12 @@ fn package_of_script(path: &str) -> Option<&str> {
 fn twin_in_trees(trees: &[Vec<String>], path: &str, base: &HashSet<&str>) -> Option<String> {
     trees.iter().find_map(|roots| {
         let place = roots.iter().find_map(|root| path.strip_prefix(root.as_str())?.strip_prefix('/'))?;
-        roots.iter().map(|root| format!("{root}/{place}")).find(|other| base.contains(other.as_str()))
+        // Perl takes what is compiled before its source (perlfunc(1), require).
+        let source = place.strip_suffix('c').filter(|source| source.ends_with(".pm"));
+        let places = roots.iter().flat_map(|root| {
+            [Some(place), source].into_iter().flatten().map(move |place| format!("{root}/{place}"))
+        });
+        places.into_iter().find(|other| base.contains(other.as_str()))
     })
 }
 
@@ -129,6 +154,11 @@ impl<'a> Names<'a> {
     fn twin(&self, path: &str) -> Option<&'a str> {
         pattern::any(self.folders, path).then(|| self.base.get(name(path)).copied()).flatten()
     }
+}
+
+fn is_library(path: &str) -> bool {
+    let name = name(path);
+    name.ends_with(".so") || name.contains(".so.")
 }
 
 fn name(path: &str) -> &str {
@@ -208,5 +238,45 @@ mod tests {
         machine.passes("programs", "", "");
         machine.disk.changes.push(change("/var/lib/dpkg/info/hostname.prerm", None, Some(node("x"))));
         machine.fails("programs", "", "", "/var/lib/dpkg/info/hostname.prerm");
+    }
+
+    #[test]
+    fn a_library_of_the_base_has_no_namesake_however_deep() {
+        for path in [
+            "/usr/lib/x86_64-linux-gnu/systemd/tls/x86_64/x86_64/libsystemd-shared-252.so",
+            "/usr/libexec/sudo/tls/x86_64/libsystemd-shared-252.so",
+            "/usr/local/lib/own/a/b/c/libsystemd-shared-252.so",
+        ] {
+            let mut machine = Machine::base();
+            machine.base_paths.push("/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so".to_owned());
+            machine.disk.changes.push(change("/usr/lib/own/libown.so.1", None, Some(node("x"))));
+            machine.passes("programs", "", "");
+            machine.disk.changes.push(change(path, None, Some(node("x"))));
+            machine.fails("programs", "", "", path);
+        }
+    }
+
+    #[test]
+    fn what_perl_takes_first_is_a_twin_too() {
+        let mut machine = Machine::base();
+        machine.base_paths.push("/usr/lib/x86_64-linux-gnu/perl-base/strict.pm".to_owned());
+        let path = "/usr/lib/x86_64-linux-gnu/perl-base/strict.pmc";
+        machine.disk.changes.push(change(path, None, Some(node("x"))));
+        machine.fails("programs", "", "", path);
+    }
+
+    #[test]
+    fn a_folder_of_the_base_stays_one() {
+        let folder = || Node { kind: Kind::Directory, sha256: None, ..node("") };
+        let link = Node { kind: Kind::Link, sha256: None, target: Some("/etc".to_owned()), ..node("") };
+        let with = |path: &str, after: Option<Node>| {
+            let mut machine = Machine::base();
+            machine.disk.changes.push(change(path, Some(folder()), after));
+            machine
+        };
+        with("/home", Some(link.clone())).fails("programs", "", "", "/home");
+        with("/var/log/audit", None).fails("programs", "", "", "/var/log/audit");
+        with("/var/log/audit", Some(link)).fails("programs", "", "", "/var/log/audit");
+        with("/var/lib/apt/lists/partial", None).passes("programs", "", "");
     }
 }

@@ -25,18 +25,16 @@ pub struct Rendered {
     pub text: String,
 }
 
-impl Rendered {
-    fn of(&self, declared: &[Listen]) -> String {
-        let lines: Vec<_> = declared
-            .iter()
-            .map(|listen| {
-                self.listen
-                    .replace("{protocol}", protocol_name(listen.protocol))
-                    .replace("{port}", &listen.port.to_string())
-            })
-            .collect();
-        self.text.replace("{listen}", &lines.join("\n"))
-    }
+/// A text with the lines of all declared ports in it.
+pub(super) fn rendered(text: &str, line: &str, declared: &[Listen]) -> String {
+    let lines: Vec<_> = declared
+        .iter()
+        .map(|listen| {
+            let protocol = protocol_name(listen.protocol);
+            line.replace("{protocol}", protocol).replace("{port}", &listen.port.to_string())
+        })
+        .collect();
+    text.replace("{listen}", &lines.join("\n"))
 }
 
 const REMEDY: &str = "leave the site's settings alone";
@@ -52,11 +50,12 @@ pub(super) const CHECK: Check = Check {
             }
         }
         for rendered in &config.rendered {
-            let text = rendered.of(&evidence.declared.vo_listen);
+            let Rendered { path, listen, text } = rendered;
+            let text = self::rendered(text, listen, &evidence.declared.vo_listen);
             let content = Content::Bytes(Sha256Digest::of(text.as_bytes()));
             let file = DeclaredFile { content, ..DeclaredFile::SITES };
-            if let Some(problem) = judge(evidence, &rendered.path, &file) {
-                complaints.add(&rendered.path, problem, REMEDY);
+            if let Some(problem) = judge(evidence, path, &file) {
+                complaints.add(path, problem, REMEDY);
             }
         }
     },

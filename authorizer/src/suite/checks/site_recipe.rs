@@ -1,6 +1,8 @@
 //! What the site's recipes put in place is still so: the VO's programs ran beside them and after them.
 
-use super::super::declarations::{By, Standing};
+use recipe_spec::Sha256Digest;
+
+use super::super::declarations::{By, Content, Standing};
 use super::units::is_enabled;
 use super::{Check, Sees};
 
@@ -15,13 +17,16 @@ const SEEN_WHOLE: [&str; 7] = [
     "/etc/pam.d/",
 ];
 
+/// What each machine makes for itself at its first boot; `site-files` sees that none lies on the sealed disk.
+const BORN: [&str; 1] = ["/etc/machine-id"];
+
 pub(super) const CHECK: Check = Check {
     name: "site-recipe",
     sees: Sees::Files,
     lists: &["sshd", "sudoers", "units", "cron", "hooks"],
     run: |evidence, _, complaints| {
         let now = evidence.now;
-        for (path, _) in evidence.declared.site_files() {
+        for (path, file) in evidence.declared.site_files() {
             let small = [&now.sshd, &now.sudoers, &now.cron, &now.hooks].into_iter().flatten();
             let seen = small
                 .map(|file| (&file.path, Some(file.sha256.as_str()), file.link.as_deref()))
@@ -37,7 +42,12 @@ pub(super) const CHECK: Check = Check {
                 None if SEEN_WHOLE.iter().any(|folder| path.starts_with(folder)) => {
                     "was removed after the site's recipe"
                 }
-                None => continue,
+                None => match (&file.content, evidence.contents.get(path)) {
+                    (Content::Link(_), _) => continue,
+                    _ if BORN.contains(&path) => continue,
+                    (Content::Bytes(digest), Some(bytes)) if Sha256Digest::of(bytes) == *digest => continue,
+                    _ => "was changed or removed after the site's recipe",
+                },
             };
             complaints.add(path, problem, "leave the site's settings alone");
         }
@@ -83,5 +93,18 @@ mod tests {
         machine.passes("site-recipe", "", SERVICE);
         machine.now.units.push(link("/etc/systemd/system/nftables.service", "/dev/null"));
         machine.fails("site-recipe", "", SERVICE, "nftables.service");
+    }
+
+    #[test]
+    fn a_file_of_the_site_is_as_it_says_in_the_machine_that_booted_too() {
+        let step = "[[step]]\nfile = { path = \"/etc/audit/rules.d/x.rules\", content = \"x\" }\n";
+        let mut machine = Machine::base();
+        machine.fails("site-recipe", "", step, "/etc/audit/rules.d/x.rules");
+        machine.contents.insert("/etc/audit/rules.d/x.rules".to_owned(), b"x".to_vec());
+        machine.passes("site-recipe", "", step);
+        machine.live_contents = Some(std::collections::BTreeMap::new());
+        machine.fails("site-recipe", "", step, "/etc/audit/rules.d/x.rules");
+        let identity = "[[step]]\nfile = { path = \"/etc/machine-id\", content = \"\" }\n";
+        machine.passes("site-recipe", "", identity);
     }
 }

@@ -144,7 +144,12 @@ impl Settings {
                 continue;
             }
             let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
-            let keyword = line[..end].trim_matches('"').to_ascii_lowercase();
+            let keyword = line[..end].to_ascii_lowercase();
+            // sshd ends a quoted keyword at its quote, whatever follows.
+            if keyword.is_empty() || !keyword.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                self.unseen.push(path.to_owned());
+                continue;
+            }
             let value = line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=').to_owned();
             match keyword.as_str() {
                 "match" => self.in_match = true,
@@ -287,5 +292,21 @@ mod tests {
         }
         let other = format!("{CLOSED}AuthorizedKeysFile /tmp/keys\n");
         machine(INCLUDE, &other).fails("sshd", "", "", "authorizedkeysfile");
+    }
+
+    #[test]
+    fn a_keyword_in_quotes_cannot_be_judged() {
+        for line in [
+            "\"PermitRootLogin\"yes",
+            "\"PermitRootLogin\" yes",
+            "Permit\"RootLogin\" yes",
+            "'AuthorizedKeysFile'/opt/keys",
+            "=PermitRootLogin yes",
+        ] {
+            let mut machine = Machine::base();
+            let file = &mut machine.now.sshd[0];
+            *file = small_file(&file.path, &format!("{}{line}\n", file.text.as_deref().unwrap_or_default()));
+            machine.fails("sshd", "", "", "could not be judged");
+        }
     }
 }

@@ -307,7 +307,7 @@ mod tests {
             ("/usr/lib/systemd/system/cron.service", "changed"),
             ("/lib/systemd/system/cron.service", "changed"),
             ("/usr/lib/systemd/system/cron.service.d/x.conf", "extends"),
-            ("/usr/lib/systemd/system/service.d/x.conf", "extends"),
+            ("/usr/lib/systemd/system/service.d/x.conf", "protected"),
             ("/usr/lib/systemd/system-generators/x", "program"),
             ("/usr/lib/systemd/network/x.network", "configures"),
             ("/etc/systemd/system.conf", "by hand"),
@@ -316,6 +316,10 @@ mod tests {
         ] {
             machine(|m| m.now.units.push(unit(path, "evil"))).fails("units", "", "", text);
         }
+        // Nor may a step declare a piece for every service.
+        let all = "/etc/systemd/system/service.d/x.conf";
+        let step = format!("[[step]]\nfile = {{ path = \"{all}\", content = \"x\" }}\n");
+        machine(|m| m.now.units.push(unit(all, "x"))).fails("units", &step, "", "protected");
         machine(|m| m.now.units.push(link("/etc/systemd/system/cron.service", "/dev/null")))
             .fails("units", "", "", "off");
         machine(|m| m.now.units.push(unit("/run/systemd/units/invocation:x", "1"))).passes("units", "", "");

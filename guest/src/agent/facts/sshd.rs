@@ -31,6 +31,9 @@ fn include(reader: &mut Reader<'_>, path: &Path, depth: usize, files: &mut Vec<S
     }
     let Some(file) = reader.one("sshd", path, Text::Kept) else { return };
     let text = file.text.clone().unwrap_or_default();
+    if has_odd_keyword(&text) {
+        reader.note(format!("sshd: {} has keywords that are not understood", display(path)));
+    }
     files.push(file);
     for pattern in values(&text, "include") {
         for found in matches(reader, &Path::new(FOLDER).join(&pattern)) {
@@ -80,6 +83,14 @@ fn values(text: &str, keyword: &str) -> Vec<String> {
         }
     }
     values
+}
+
+/// Whether sshd could find another keyword in some line than [`words`]: it ends a quoted one at its quote, whatever follows.
+fn has_odd_keyword(text: &str) -> bool {
+    text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')).any(|line| {
+        let end = line.find(|letter: char| letter.is_whitespace() || letter == '=').unwrap_or(line.len());
+        end == 0 || !line[..end].bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// The words of a line: quotes keep spaces together, the first `=` after the keyword is a space, `#` begins a comment.
@@ -218,5 +229,13 @@ mod tests {
         assert_eq!(path("/etc/%u/%U/%%/%h").as_deref(), Some("/etc/u/7/%//home/u"));
         assert_eq!(path("%x"), None);
         assert_eq!(path("%"), None);
+    }
+
+    #[test]
+    fn a_keyword_in_quotes_is_odd() {
+        for odd in ["\"Include\"/x", "  \"Match\" all", "Perm\"it\" x", "=x", "a'b' c"] {
+            assert!(has_odd_keyword(&format!("Port 22\n{odd}\n")), "{odd}");
+        }
+        assert!(!has_odd_keyword("# \"x\"\n\n  Port=22\nMatch User \"a b\"\n\tPermitRootLogin no\n"));
     }
 }
