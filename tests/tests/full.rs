@@ -210,14 +210,18 @@ fn filled_at(world: &World, stage: &str, but: u64) -> Run {
     let before = fs::read_dir(&logs).unwrap().count();
     let mut command = world.disk.wrap(&world.authorize().into_command());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    await_stage(&logs, before, stage, &mut child);
+    if !await_stage(&logs, before, stage, &mut child) {
+        let output = child.wait_with_output().unwrap();
+        panic!("it ended before {stage}: {}", String::from_utf8_lossy(&output.stderr));
+    }
     world.disk.fill(but);
     let output = child.wait_with_output().unwrap();
     world.disk.relieve();
     Run::of(&output)
 }
 
-fn await_stage(logs: &Path, before: usize, stage: &str, child: &mut Child) {
+/// False if the run ends before.
+fn await_stage(logs: &Path, before: usize, stage: &str, child: &mut Child) -> bool {
     let start = Instant::now();
     loop {
         let mut names: Vec<_> = fs::read_dir(logs).unwrap().flatten().map(|entry| entry.path()).collect();
@@ -226,9 +230,11 @@ fn await_stage(logs: &Path, before: usize, stage: &str, child: &mut Child) {
         let text = newest.and_then(|log| fs::read_to_string(log).ok()).unwrap_or_default();
         let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         if events.any(|event| event["event"] == "stage-started" && event["stage"] == stage) {
-            return;
+            return true;
         }
-        assert!(child.try_wait().unwrap().is_none(), "it ended before {stage}");
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
         assert!(start.elapsed() < Duration::from_secs(900), "{stage} does not come");
         std::thread::sleep(Duration::from_millis(2));
     }
