@@ -43,6 +43,7 @@ pub(crate) fn signals() -> Vec<i32> {
 
 /// Waits for the signals in a thread of its own, for the rest of the process's life.
 pub(crate) fn watch(command: &'static str, format: Format, start: Instant) -> io::Result<()> {
+    // In their order, SIGTERM last: whoever sees that one caught may send any.
     let mut signals = Signals::new(signals())?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let said = Arc::new(AtomicBool::new(false));
