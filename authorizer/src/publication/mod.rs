@@ -9,8 +9,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use git2::{
-    ErrorCode, FileMode, ObjectType, Oid, Repository, RepositoryInitOptions, Signature, Time, Tree,
-    TreeBuilder,
+    ErrorClass, ErrorCode, FileMode, ObjectType, Oid, Repository, RepositoryInitOptions, Signature, Time,
+    Tree, TreeBuilder,
 };
 use recipe_spec::payload::PayloadFile;
 use recipe_spec::{Code, RecipeName, RecipePath, Sha256Digest, Timestamp};
@@ -101,6 +101,12 @@ pub enum PublicationError {
         /// The repository.
         path: PathBuf,
     },
+    /// git failed without a word, on a disk that has no room.
+    #[error("{}: the disk has no room left", path.display())]
+    NoRoom {
+        /// The repository.
+        path: PathBuf,
+    },
     /// git failed.
     #[error("{}: {}", path.display(), source.message())]
     Git {
@@ -116,10 +122,20 @@ impl PublicationError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::NotAuthorized { .. } => Some(Code::NotAuthorized),
+            Self::NoRoom { .. } => Some(Code::HostFull),
             Self::Git { source, .. } if git_is_full(source) => Some(Code::HostFull),
             Self::Damaged { .. } | Self::TooLarge { .. } | Self::Moved { .. } | Self::Git { .. } => None,
         }
     }
+}
+
+/// Less than this, in bytes, and what git was writing may not have fitted: objects of some KB, and folders for them.
+const LITTLE_ROOM: u64 = 1 << 20;
+
+/// Bytes that the file system of `path` has left for us; none if it cannot be asked.
+fn room_for(path: &Path) -> Option<u64> {
+    let about = rustix::fs::statvfs(path).ok()?;
+    Some(about.f_bavail.saturating_mul(about.f_frsize))
 }
 
 /// Makes the empty bare repository at `path`.
@@ -245,8 +261,15 @@ impl Shelf {
         Ok(Self { path: path.to_owned(), repository })
     }
 
+    /// A full disk often makes libgit2 fail with no reason at all, so the disk is asked.
     fn git(&self, source: git2::Error) -> PublicationError {
-        PublicationError::Git { path: self.path.clone(), source }
+        let path = self.path.clone();
+        match source.class() {
+            ErrorClass::None if room_for(&path).is_some_and(|left| left < LITTLE_ROOM) => {
+                PublicationError::NoRoom { path }
+            }
+            _ => PublicationError::Git { path, source },
+        }
     }
 
     fn damaged(&self, what: impl Into<String>) -> PublicationError {
