@@ -119,6 +119,13 @@ impl<'a> Journal<'a> {
         (self.watcher)(&event);
     }
 
+    /// Tells what something in a guest said, if it said anything.
+    pub fn tell_output(&mut self, text: String) {
+        if !text.is_empty() {
+            self.tell(Event::Output { text });
+        }
+    }
+
     /// Tells of tests that ended.
     pub fn tell_tests(&mut self, results: &[TestResult]) {
         for result in results {

@@ -11,9 +11,9 @@ use harness::arguments::MACHINE_TYPE;
 use harness::worker::{Entry, Workers};
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Exited, Forward,
-    HarnessError, Initrd, Machine, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Origin, Output,
-    Prefix, Probe, Qemu, RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, SystemState, UserRange,
-    fetch_download,
+    HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Memory, NANO_COMMAND_LINE, Network, Origin,
+    Output, Prefix, Probe, Qemu, RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, Start,
+    SystemState, Template, UserRange, fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
 use recipe_spec::{Code, OriginName, Sha256Digest};
@@ -21,6 +21,7 @@ use recipe_spec::{Code, OriginName, Sha256Digest};
 use crate::authorization::{Acceleration, BuilderEvidence};
 use crate::base::{INITRD_FILE, KERNEL_FILE, NANO_FILE, VerifiedBase};
 use crate::events::Event;
+use crate::interruption::Interruption;
 use crate::journal::Journal;
 use crate::site::Site;
 use crate::site::config;
@@ -35,6 +36,8 @@ const POWER_OFF: Duration = Duration::from_secs(180);
 const TEST_OUTPUT: u64 = 256 * 1024;
 /// Lines of a failed test's output that are shown.
 const TEST_LINES: usize = 20;
+/// Restarting the services that hold secrets may take so long.
+const RENEW_TIME: Duration = Duration::from_secs(120);
 /// Largest `download`: it passes through this process's memory.
 const DOWNLOAD_BYTES: u64 = 256 << 20;
 
@@ -132,34 +135,89 @@ impl<'a> Machines<'a> {
         self.spawn(base, "build", disk, Network::None, Some(relay), Some(limit))
     }
 
-    /// A machine to test a sealed disk in: as it will be deployed, with nothing forwarded.
-    pub(crate) fn testing(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
+    /// A machine that boots a sealed disk, to be paused and kept: as it will be deployed, with nothing forwarded.
+    pub(crate) fn template_source(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
         let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
-        self.spawn(base, "test", disk, Network::Restricted { forwards: Vec::new() }, None, Some(limit))
+        let network = Network::Restricted { forwards: Vec::new() };
+        let mut spec = self.spec(base, "template", disk, network, None, Some(limit));
+        if let Start::Boot(boot) = &mut spec.start {
+            boot.memory = Memory::Kept;
+        }
+        Ok(Machine::spawn(&self.qemu, spec)?)
+    }
+
+    /// A clone to test in, awake; `interruption` ends it.
+    pub(crate) fn testing(
+        &self,
+        base: &VerifiedBase,
+        name: &str,
+        disk: DiskSpec,
+        template: &Template,
+        manifest: &Manifest,
+        interruption: &Interruption,
+    ) -> Result<Machine, Stopped> {
+        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
+        let network = Network::Restricted { forwards: Vec::new() };
+        let spec = MachineSpec {
+            start: Start::Clone(template.clone()),
+            ..self.spec(base, name, disk, network, None, Some(limit))
+        };
+        self.awake(Machine::spawn(&self.qemu, spec)?, template, name, manifest, interruption)
     }
 
     /// A nano guest that has a sealed disk to look at, and cannot write to it.
     pub(crate) fn inspecting(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
         let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
         let spec = MachineSpec {
-            initrd: Initrd::Nano(base.pinned(NANO_FILE)),
-            command_line: NANO_COMMAND_LINE.to_owned(),
+            start: Start::boot(
+                base.pinned(KERNEL_FILE),
+                Initrd::Nano(base.pinned(NANO_FILE)),
+                NANO_COMMAND_LINE,
+            ),
             ..self.spec(base, "inspect", disk, Network::None, None, Some(limit))
         };
         Ok(Machine::spawn(&self.qemu, spec)?)
     }
 
-    /// A machine that stays.
+    /// A machine that stays: a clone, awake, with this name. `interruption` ends it.
     ///
     /// # Errors
-    /// As the harness says: digests, QEMU, users.
+    /// As the harness says: digests, QEMU, users; `TEST_FAILED` if a service cannot get secrets of its own.
     pub fn instance(
         &self,
         base: &VerifiedBase,
         disk: DiskSpec,
+        template: &Template,
+        manifest: &Manifest,
         forwards: Vec<Forward>,
+        hostname: &str,
+        interruption: &Interruption,
     ) -> Result<Machine, Stopped> {
-        self.spawn(base, "instance", disk, Network::Restricted { forwards }, None, None)
+        let spec = MachineSpec {
+            start: Start::Clone(template.clone()),
+            ..self.spec(base, "instance", disk, Network::Restricted { forwards }, None, None)
+        };
+        self.awake(Machine::spawn(&self.qemu, spec)?, template, hostname, manifest, interruption)
+    }
+
+    /// Makes a clone a machine of its own: what the agent gives it, then its services that hold secrets in memory.
+    fn awake(
+        &self,
+        mut machine: Machine,
+        template: &Template,
+        hostname: &str,
+        manifest: &Manifest,
+        interruption: &Interruption,
+    ) -> Result<Machine, Stopped> {
+        let killer = machine.killer();
+        interruption.when_asked(move || killer.kill());
+        machine.wake(&harness::identity::fresh(template, hostname)?)?;
+        let of_site = self.site.config().clones.renew.iter().map(|unit| unit.as_str().to_owned());
+        let units: Vec<_> = manifest.instance.renew.iter().cloned().chain(of_site).collect();
+        if !units.is_empty() {
+            renew(&mut machine, units)?;
+        }
+        Ok(machine)
     }
 
     fn spawn(
@@ -186,9 +244,11 @@ impl<'a> Machines<'a> {
     ) -> MachineSpec {
         MachineSpec {
             name: name.to_owned(),
-            kernel: base.pinned(KERNEL_FILE),
-            initrd: Initrd::Disk(base.pinned(INITRD_FILE)),
-            command_line: DISK_COMMAND_LINE.to_owned(),
+            start: Start::boot(
+                base.pinned(KERNEL_FILE),
+                Initrd::Disk(base.pinned(INITRD_FILE)),
+                DISK_COMMAND_LINE,
+            ),
             memory_mib: self.site.config().executor.memory_mib.get(),
             disk: Some(disk),
             network,
@@ -253,12 +313,48 @@ impl<'a> Machines<'a> {
     }
 }
 
+/// Restarts services that hold secrets of the template in memory, where they run.
+fn renew(machine: &mut Machine, units: Vec<String>) -> Result<(), Stopped> {
+    let exec = Exec {
+        argv: ["systemctl", "try-restart", "--"].map(str::to_owned).into_iter().chain(units).collect(),
+        env: BTreeMap::new(),
+        cwd: None,
+        user: None,
+        timeout_ms: u64::try_from(RENEW_TIME.as_millis()).unwrap_or(u64::MAX),
+        output_limit: TEST_OUTPUT,
+    };
+    let mut said = Vec::new();
+    let exited = machine.exec(exec, &mut |output| {
+        let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
+        said.extend_from_slice(bytes);
+    })?;
+    if exited.status == Some(0) {
+        return Ok(());
+    }
+    let message = "a service that holds secrets in memory could not be restarted in a clone";
+    Err(Stopped::new(Code::TestFailed, message).details(String::from_utf8_lossy(&said)).hint(
+        "`renew` below `[instance]` in the recipe and below `[clones]` in site.toml names these services",
+    ))
+}
+
 fn to_origin(name: &OriginName, configured: &config::Origin) -> Result<Origin, Stopped> {
     let prefixes = configured.mirrors.iter().map(|mirror| Prefix::parse(mirror.as_str()));
     let prefixes = prefixes
         .collect::<Result<_, _>>()
         .map_err(|error| Stopped::new(Code::HostFailed, format!("site.toml, origins.{name}: {error}")))?;
     Ok(Origin { name: name.clone(), prefixes })
+}
+
+/// Why this host would not clone a template that was once kept here, if so.
+#[must_use]
+pub fn outdated(template: &Template, qemu_version: &str, site: &Site) -> Option<String> {
+    let shape = &template.record().shape;
+    let memory = site.config().executor.memory_mib.get();
+    if shape.qemu != qemu_version {
+        return Some(format!("its template was made by QEMU {}, this host has {qemu_version}", shape.qemu));
+    }
+    (shape.memory_mib != memory)
+        .then(|| format!("its template has {} MiB of memory, site.toml says {memory}", shape.memory_mib))
 }
 
 /// How the site's QEMUs are confined.
@@ -306,14 +402,19 @@ pub fn run_function_tests(
     manifest: &Manifest,
     journal: &mut Journal<'_>,
 ) -> Result<Vec<TestResult>, Stopped> {
-    manifest.tests.iter().map(|test| run_function_test(machine, test, journal)).collect()
+    let mut run = |test| {
+        let (result, said) = run_function_test(machine, test)?;
+        journal.tell_output(said);
+        Ok(result)
+    };
+    manifest.tests.iter().map(&mut run).collect()
 }
 
-fn run_function_test(
+/// One function test: how it ended, and all that it said.
+pub(crate) fn run_function_test(
     machine: &mut Machine,
     test: &FunctionTest,
-    journal: &mut Journal<'_>,
-) -> Result<TestResult, Stopped> {
+) -> Result<(TestResult, String), Stopped> {
     let start = Instant::now();
     let exec = Exec {
         argv: ["/bin/sh", "-c", test.run.as_str()].map(str::to_owned).to_vec(),
@@ -337,9 +438,6 @@ fn run_function_test(
         Err(error) => return Err(error.into()),
     };
     let said = String::from_utf8_lossy(&said).into_owned();
-    if !said.is_empty() {
-        journal.tell(Event::Output { text: said.clone() });
-    }
     let passed = ended.is_none();
     let mut detail = Vec::new();
     if let Some(ended) = ended {
@@ -347,13 +445,14 @@ fn run_function_test(
         let lines: Vec<_> = said.lines().collect();
         detail.extend(lines[lines.len().saturating_sub(TEST_LINES)..].iter().map(ToString::to_string));
     }
-    Ok(TestResult {
+    let result = TestResult {
         suite: FUNCTION_SUITE.to_owned(),
         name: test.name.clone(),
         result: if passed { TestOutcome::Passed } else { TestOutcome::Failed },
         seconds: start.elapsed().as_secs_f64(),
         detail,
-    })
+    };
+    Ok((result, said))
 }
 
 /// Why a function test did not pass, if it did not.

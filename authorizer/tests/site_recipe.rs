@@ -13,7 +13,7 @@ use authorizer::suite::{self, DiskSeen, Seen, SuiteConfig, TestResult};
 use disk::Comparison;
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, HarnessError, Initrd, Machine,
-    MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, StepOutcome,
+    MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, Start, StepOutcome,
 };
 use recipe_spec::manifest::DECLARED_FILE;
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
@@ -59,9 +59,11 @@ fn boot(name: &str, layers: Vec<Pinned>, folder: &Path) -> Machine {
     let base = base();
     let spec = MachineSpec {
         name: name.to_owned(),
-        kernel: pinned(base.join("vmlinuz")),
-        initrd: Initrd::Disk(pinned(base.join("initrd"))),
-        command_line: DISK_COMMAND_LINE.to_owned(),
+        start: Start::boot(
+            pinned(base.join("vmlinuz")),
+            Initrd::Disk(pinned(base.join("initrd"))),
+            DISK_COMMAND_LINE,
+        ),
         memory_mib: 1024,
         disk: Some(DiskSpec {
             base: pinned(base.join("disk.qcow2")),
@@ -146,9 +148,11 @@ fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
     );
     let spec = MachineSpec {
         name: name.to_owned(),
-        kernel: pinned(base.join("vmlinuz")),
-        initrd: Initrd::Nano(pinned(base.join("nano.cpio"))),
-        command_line: NANO_COMMAND_LINE.to_owned(),
+        start: Start::boot(
+            pinned(base.join("vmlinuz")),
+            Initrd::Nano(pinned(base.join("nano.cpio"))),
+            NANO_COMMAND_LINE,
+        ),
         memory_mib: 256,
         disk: Some(disk),
         network: Network::None,

@@ -5,12 +5,13 @@ use std::str::FromStr;
 use authorizer::authorization::{Authorization, VerifiedAuthorization};
 use authorizer::base::{self, VerifiedBase};
 use authorizer::ledger::Ledger;
+use authorizer::machines::outdated;
 use authorizer::pipeline::{ask_at_least, check_clock};
 use authorizer::publication::{self, AUTHORIZATION_FILE, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
 use crl::{Clear, Selector};
-use harness::Pinned;
+use harness::{Pinned, Qemu, Template};
 use recipe_spec::manifest::{Manifest, Protocol};
 use recipe_spec::{Code, Limits, Payload, Recipe, RecipeName, Sha256Digest, Timestamp};
 use semver::Version;
@@ -57,12 +58,13 @@ pub struct Deployable {
     recipe: Recipe,
     base: VerifiedBase,
     layers: Vec<Pinned>,
+    template: Template,
     clear: Clear,
 }
 
 impl Deployable {
-    /// Verifies everything that the authorization rests on. The bytes of base and layers are checked once more when the machine
-    /// opens them.
+    /// Verifies everything that the authorization rests on. The bytes of base, layers and template are checked when the machine opens
+    /// them.
     ///
     /// # Errors
     /// [`Stopped`] with the code of whatever does not hold.
@@ -98,7 +100,8 @@ impl Deployable {
         supported(recipe.manifest())?;
         declared(&order.forwards, recipe.manifest())?;
         let layers = layers(&authorization, site)?;
-        Ok(Self { authorization, recipe, base, layers, clear })
+        let template = template(&authorization, site)?;
+        Ok(Self { authorization, recipe, base, layers, template, clear })
     }
 
     /// The authorization.
@@ -121,6 +124,12 @@ impl Deployable {
     #[must_use]
     pub fn layers(&self) -> &[Pinned] {
         &self.layers
+    }
+
+    /// What the instance is a clone of.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        &self.template
     }
 
     /// The answer of the recipe CRL.
@@ -287,6 +296,21 @@ fn layers(authorization: &VerifiedAuthorization, site: &Site) -> Result<Vec<Pinn
                 .hint("authorize the recipe again"))
         })
         .collect()
+}
+
+/// The template by its record; its files are checked when the machine opens them.
+fn template(authorization: &VerifiedAuthorization, site: &Site) -> Result<Template, Stopped> {
+    const AGAIN: &str = "authorize the recipe again";
+    let Some(named) = &authorization.predicate().template else {
+        let message = "the authorization names no template: an older version made it";
+        return Err(Stopped::new(Code::NotAuthorized, message).hint(AGAIN));
+    };
+    let template = Template::pinned(&site.layout().template(named.sha256), named.sha256)
+        .map_err(|error| Stopped::from(error).hint(AGAIN))?;
+    match outdated(&template, &Qemu::find()?.version, site) {
+        None => Ok(template),
+        Some(other) => Err(Stopped::new(Code::LayerMismatch, other).hint(AGAIN)),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use authorizer::events::Stage;
 use authorizer::journal::Journal;
-use authorizer::machines::{Machines, await_running, run_function_tests};
+use authorizer::machines::{Machines, run_function_tests};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
 use harness::{DiskSpec, Forward, Machine};
@@ -73,15 +73,20 @@ pub fn supervise(
                 host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, forward.host),
                 guest: forward.guest,
             });
-            let launched = machines.instance(deployable.base(), disk, forwards.collect());
+            let launched = machines.instance(
+                deployable.base(),
+                disk,
+                deployable.template(),
+                deployable.recipe().manifest(),
+                forwards.collect(),
+                held.id(),
+                journal.interruption(),
+            );
             // What it could not bind is free again now, unless another program has it.
-            let mut machine = launched.map_err(|stopped| match ports_are_free(order) {
+            launched.map_err(|stopped| match ports_are_free(order) {
                 Err(taken) if stopped.code == Code::MachineFailed => taken,
                 _ => stopped,
-            })?;
-            journal.cold_boot();
-            await_running(&mut machine, site, journal)?;
-            Ok(machine)
+            })
         },
     )?;
     journal.stage(
@@ -189,11 +194,14 @@ fn record(
     }
 }
 
-/// `web-0123456789ab`: people read the first part, chance makes it unique.
+/// `web-0123456789ab`: people read the first part, chance makes it unique. It is the instance's host name too, a single label
+/// (RFC 1123 §2.1).
 fn new_id(order: &Order) -> Result<String, Stopped> {
+    const NAME: usize = 50;
     let mut random = [0; 6];
     getrandom::fill(&mut random).map_err(Stopped::internal)?;
-    Ok(format!("{}-{}", order.name.name(), hex::encode(random)))
+    let name = order.name.name();
+    Ok(format!("{}-{}", name.get(..NAME).unwrap_or(name), hex::encode(random)))
 }
 
 /// The machine's folder inside the instance's: gone at the end, but for the console's log.

@@ -6,6 +6,10 @@
 //! agent: [STDOUT|STDERR|DATA id bytes]*  RESPONSE id {…}    RESPONSE ends the exchange
 //! ```
 //!
+//! A machine can be brought to rest ([`Request::Rest`]), saved, and cloned. Each clone goes on in the middle of the same
+//! conversation: its first request is [`Request::Wake`], and until that is answered with [`Response::Done`] nothing runs in it but
+//! the agent. There is no second hello.
+//!
 //! A frame with another id than the open request's, or an answer to a question not asked, is a breach
 //! of protocol: the host drops the machine.
 
@@ -19,7 +23,10 @@ pub const PORT: &str = "org.countersign.control";
 /// Where a nano guest mounts the disk that it looks at.
 pub const DISK_MOUNT: &str = "/disk";
 /// The version of this protocol; both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+
+/// Length of the seed of an [`Identity`], in bytes.
+pub const SEED_BYTES: usize = 64;
 
 /// Longest message of an [`AgentError`], in bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024;
@@ -119,8 +126,78 @@ pub enum Request {
     Thaw,
     /// Flushes all file systems.
     Sync,
+    /// Brings the machine to rest, so that it can be paused, saved and cloned: every process but the agent is frozen and all
+    /// file systems are flushed. Answers [`Response::Done`]; until [`Request::Wake`], nothing else may be asked. The relay must be
+    /// closed. May take more than 30 seconds; on an error nothing stays frozen.
+    Rest,
+    /// The first question to a clone of a machine at rest: makes it a machine of its own, then lets its processes go on.
+    /// Answers [`Response::Done`]. Only a machine at rest can be woken; on an error it stays at rest, with its processes frozen.
+    Wake(Identity),
     /// Starts an orderly power-off and answers [`Response::Done`] first.
     PowerOff,
+}
+
+/// What makes a clone a machine of its own.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Identity {
+    /// [`SEED_BYTES`] fresh random bytes of the host, base64: credited to the kernel's generator, which is then reseeded.
+    pub seed: String,
+    /// Nanoseconds since 1970-01-01 UTC, for the clock. A time after the year 2232, which the kernel does not take, is
+    /// an error.
+    pub unix_time_ns: u64,
+    /// What names it to others; none in a nano guest, where nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub names: Option<Names>,
+}
+
+impl std::fmt::Debug for Identity {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seed: _, unix_time_ns, names } = self;
+        f.debug_struct("Identity")
+            .field("unix_time_ns", unix_time_ns)
+            .field("names", names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What names a machine to others.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Names {
+    /// 32 lower-case hexadecimal digits, not all 0, for `/etc/machine-id` (machine-id(5)).
+    pub machine_id: String,
+    /// For the kernel and `/etc/hostname`; a single label of at most 63 letters, digits and hyphens (RFC 1123 §2.1).
+    pub hostname: String,
+    /// Address of the network card `eth0`, `xx:xx:xx:xx:xx:xx` in lower case, of one station; absent if there is no card.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mac: Option<String>,
+    /// The only SSH host key it shall have, Ed25519: secret. Without a folder `/etc/ssh` it is not written.
+    pub host_key: HostKey,
+}
+
+impl std::fmt::Debug for Names {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { machine_id, hostname, mac, host_key } = self;
+        f.debug_struct("Names")
+            .field("machine_id", machine_id)
+            .field("hostname", hostname)
+            .field("mac", mac)
+            .field("host_key", &host_key.public)
+            .finish()
+    }
+}
+
+/// An SSH host key, as `ssh-keygen` writes it; each file ends with a line end and has at most 4 KiB.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostKey {
+    /// Content of `ssh_host_ed25519_key`, in the form `OPENSSH PRIVATE KEY`.
+    pub private: String,
+    /// Content of `ssh_host_ed25519_key.pub`: one line.
+    pub public: String,
 }
 
 /// A command to run.

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use guest::control::{self, AgentErrorKind, Mode, PROTOCOL, Request, Response};
+use guest::control::{self, AgentErrorKind, Identity, Mode, PROTOCOL, Request, Response};
 use recipe_spec::digest::Sha256Digest;
 use wire::{Agent, Answer, kind};
 
@@ -45,7 +45,8 @@ fn what_is_no_request_is_refused_and_the_conversation_goes_on() {
         );
     }
     assert_eq!(agent.ask(&Request::Ping).response, Response::Pong);
-    for request in [Request::Freeze, Request::Thaw, Request::PowerOff] {
+    let wake = Request::Wake(Identity { seed: String::new(), unix_time_ns: u64::MAX, names: None });
+    for request in [Request::Freeze, Request::Thaw, Request::Rest, wake, Request::PowerOff] {
         assert_eq!(kind(&agent.ask(&request).response), AgentErrorKind::BadRequest);
     }
 }

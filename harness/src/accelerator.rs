@@ -17,7 +17,7 @@ use crate::confinement::Confinement;
 use crate::error::HarnessError;
 use crate::machine::Machine;
 use crate::qemu::Qemu;
-use crate::spec::{Initrd, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network};
+use crate::spec::{Initrd, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Start};
 
 pub(crate) const KVM_DEVICE: &str = "/dev/kvm";
 /// A nano guest says hello within a second or two under KVM; software emulation needs longer than some hosts that hang.
@@ -106,9 +106,7 @@ fn try_kvm(qemu: &Qemu, guest: &ProbeGuest) -> Result<(Accelerator, String), Har
         .map_err(|source| HarnessError::system("make a folder in", &guest.scratch, source))?;
     let spec = MachineSpec {
         name: "kvm-probe".into(),
-        kernel: guest.kernel.clone(),
-        initrd: Initrd::Nano(guest.nano.clone()),
-        command_line: NANO_COMMAND_LINE.into(),
+        start: Start::boot(guest.kernel.clone(), Initrd::Nano(guest.nano.clone()), NANO_COMMAND_LINE),
         memory_mib: 256,
         disk: None,
         network: Network::None,

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::accelerator::Accelerator;
 pub use crate::descriptors::{FdSet, Inherited};
 use crate::spec::{Forward, Network};
 
@@ -22,12 +23,8 @@ pub struct Launch {
     pub processor: Processor,
     /// Guest memory in MiB.
     pub memory_mib: u32,
-    /// The kernel, as sealed memory.
-    pub kernel: Inherited,
-    /// The initramfs, as sealed memory.
-    pub initrd: Inherited,
-    /// Kernel command line.
-    pub command_line: String,
+    /// How it begins.
+    pub begin: Begin,
     /// The disk, if there is one.
     pub disk: Option<Disk>,
     /// The network card.
@@ -40,6 +37,38 @@ pub struct Launch {
     pub control: Inherited,
     /// Socket of the relay port, if there is one.
     pub relay: Option<Inherited>,
+}
+
+/// How a machine begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It boots.
+    Boot {
+        /// The kernel, as sealed memory.
+        kernel: Inherited,
+        /// The initramfs, as sealed memory.
+        initrd: Inherited,
+        /// Kernel command line.
+        command_line: String,
+        /// What makes it a template's source, if it is to be one.
+        kept: Option<Kept>,
+    },
+    /// It waits for the device state of a template.
+    Clone {
+        /// The template's RAM, of which this machine has a copy as soon as it writes.
+        memory: Inherited,
+        /// The template's device state.
+        state: FdSet,
+    },
+}
+
+/// What a template's source leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its RAM, shared with us.
+    pub memory: Inherited,
+    /// Where its device state is written.
+    pub state: FdSet,
 }
 
 /// How the processor of a machine is made.
@@ -67,7 +96,8 @@ pub fn arguments(launch: &Launch) -> Vec<String> {
         identity(launch),
         isolation(),
         processor(launch),
-        kernel(launch),
+        memory(launch),
+        begin(&launch.begin),
         monitor(launch),
         ports(launch),
         randomness(),
@@ -94,42 +124,75 @@ fn isolation() -> Vec<String> {
     ])
 }
 
+/// The model of processor that a guest sees.
+pub(crate) fn processor_model(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => "qemu64",
+    }
+}
+
 fn processor(launch: &Launch) -> Vec<String> {
-    let memory = format!("size={}M", launch.memory_mib);
     let (accelerator, model, sets) = match &launch.processor {
-        Processor::Kvm(device) => {
-            (format!("kvm,device=/dev/fdset/{}", device.number), "host", add_fds([device]))
-        }
-        Processor::Tcg => {
-            (format!("tcg,thread=single,tb-size={TRANSLATION_CACHE_MIB}"), "qemu64", Vec::new())
-        }
+        Processor::Kvm(device) => (
+            format!("kvm,device=/dev/fdset/{}", device.number),
+            processor_model(Accelerator::Kvm),
+            add_fds([device]),
+        ),
+        Processor::Tcg => (
+            format!("tcg,thread=single,tb-size={TRANSLATION_CACHE_MIB}"),
+            processor_model(Accelerator::Tcg),
+            Vec::new(),
+        ),
     };
     let mut out = sets;
     // One core: under software emulation more of them only made the boot slower.
+    let memory = if memory_file(launch).is_some() { ",memory-backend=ram" } else { "" };
     out.extend(strings([
         "-machine",
-        &format!("{MACHINE_TYPE},usb=off,sata=off,smbus=off,vmport=off,hpet=off"),
+        &format!("{MACHINE_TYPE},usb=off,sata=off,smbus=off,vmport=off,hpet=off{memory}"),
         "-accel",
         &accelerator,
         "-cpu",
         model,
         "-smp",
         "1",
-        "-m",
-        &memory,
     ]));
     out
 }
 
-fn kernel(launch: &Launch) -> Vec<String> {
-    strings([
-        "-kernel",
-        &launch.kernel.path(),
-        "-initrd",
-        &launch.initrd.path(),
-        "-append",
-        &launch.command_line,
-    ])
+/// RAM that is a file to QEMU, and how it maps it: shared with us, or as a private copy of what must never change.
+fn memory_file(launch: &Launch) -> Option<(Inherited, &'static str)> {
+    match &launch.begin {
+        Begin::Boot { kept, .. } => kept.as_ref().map(|kept| (kept.memory, "share=on")),
+        Begin::Clone { memory, .. } => Some((*memory, "share=off,readonly=on,rom=off")),
+    }
+}
+
+fn memory(launch: &Launch) -> Vec<String> {
+    let size = format!("size={}M", launch.memory_mib);
+    let mut out = strings(["-m", &size]);
+    if let Some((file, how)) = memory_file(launch) {
+        let path = file.path();
+        out.extend(strings(["-object", &format!("memory-backend-file,id=ram,{size},mem-path={path},{how}")]));
+    }
+    out
+}
+
+fn begin(begin: &Begin) -> Vec<String> {
+    match begin {
+        Begin::Boot { kernel, initrd, command_line, kept } => {
+            let mut out = add_fds(kept.as_ref().map(|kept| &kept.state));
+            let (kernel, initrd) = (kernel.path(), initrd.path());
+            out.extend(strings(["-kernel", &kernel, "-initrd", &initrd, "-append", command_line]));
+            out
+        }
+        Begin::Clone { state, .. } => {
+            let mut out = add_fds([state]);
+            out.extend(strings(["-S", "-incoming", "defer"]));
+            out
+        }
+    }
 }
 
 fn monitor(launch: &Launch) -> Vec<String> {
@@ -226,9 +289,12 @@ mod tests {
             name: "nano".into(),
             processor: Processor::Tcg,
             memory_mib: 256,
-            kernel: Inherited(10),
-            initrd: Inherited(11),
-            command_line: "rdinit=/init console=ttyS0".into(),
+            begin: Begin::Boot {
+                kernel: Inherited(10),
+                initrd: Inherited(11),
+                command_line: "rdinit=/init console=ttyS0".into(),
+                kept: None,
+            },
             disk: None,
             network: Network::None,
             monitor: Inherited(12),
@@ -272,6 +338,17 @@ mod tests {
     fn a_nano_guest_that_looks_at_a_sealed_disk() {
         let disk = Disk { sealed: vec![set(1, &[16]), set(2, &[17])], overlays: Vec::new() };
         assert_golden(&Launch { disk: Some(disk), ..nano() }, include_str!("../tests/golden/inspect.txt"));
+    }
+
+    #[test]
+    fn a_templates_source_and_its_clone_differ_in_their_memory_and_their_beginning() {
+        let boot = nano().begin;
+        let Begin::Boot { kernel, initrd, command_line, .. } = boot else { panic!("a nano guest boots") };
+        let kept = Some(Kept { memory: Inherited(16), state: set(1, &[17]) });
+        let source = Launch { begin: Begin::Boot { kernel, initrd, command_line, kept }, ..nano() };
+        assert_golden(&source, include_str!("../tests/golden/source.txt"));
+        let begin = Begin::Clone { memory: Inherited(10), state: set(1, &[11]) };
+        assert_golden(&Launch { begin, ..nano() }, include_str!("../tests/golden/clone.txt"));
     }
 
     #[test]

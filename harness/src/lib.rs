@@ -22,6 +22,7 @@ pub mod download;
 mod error;
 #[cfg(test)]
 mod flood_tests;
+pub mod identity;
 pub mod initramfs;
 mod left_over;
 pub mod machine;
@@ -35,6 +36,7 @@ mod qmp;
 pub mod relay;
 mod request;
 pub mod spec;
+pub mod template;
 mod wire;
 pub mod worker;
 
@@ -43,7 +45,7 @@ pub use artifact::Pinned;
 pub use confinement::{Confinement, SameUser, UserRange};
 pub use download::{DownloadLimits, fetch_download};
 pub use error::HarnessError;
-pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Mode, StepOutcome};
+pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Identity, Mode, StepOutcome};
 pub use guest::facts::Facts;
 pub use machine::{Machine, Sealed, SystemState};
 pub use origin::{Origin, Prefix, RelayPolicy, relay_url};
@@ -51,9 +53,10 @@ pub use process::Killer;
 pub use qemu::Qemu;
 pub use relay::{RelayEvent, RelayLimits};
 pub use spec::{
-    DISK_COMMAND_LINE, DiskSpec, Forward, Initrd, MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network,
-    RelaySpec,
+    Boot, DISK_COMMAND_LINE, DiskSpec, Forward, Initrd, MachineLimits, MachineSpec, Memory,
+    NANO_COMMAND_LINE, Network, RelaySpec, Start,
 };
+pub use template::Template;
 pub use wire::Output;
 
 /// The static agent, as the build made it: an ELF program for x86-64.

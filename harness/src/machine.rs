@@ -1,6 +1,7 @@
 //! One running machine: everything a caller does with it goes through [`Machine`].
 
 mod launch;
+mod save;
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +21,7 @@ use crate::error::HarnessError;
 use crate::process::{Fault, Killer, LAST_WORDS, Process};
 use crate::qmp::{Qmp, QmpError};
 use crate::relay::Relay;
+use crate::template::Kept;
 use crate::wire::{Output, SHORT, Wire, WireError};
 
 /// Name of the console's log in the run folder.
@@ -49,6 +51,8 @@ pub struct Machine {
     phase: Phase,
     /// What kind of guest it is; its agent must say the same.
     mode: Mode,
+    /// What it leaves if it becomes a template.
+    kept: Option<Kept>,
     run_dir: PathBuf,
     user: UserLease,
 }
@@ -262,12 +266,7 @@ impl Machine {
         if !ended.is_some_and(|status| status.success()) || self.process.fault().is_some() {
             return Err(self.lost("power off", WireError::Closed { waiting_for: "power off" }));
         }
-        let overlays: Vec<PathBuf> = self.overlays.iter().map(|(_, path)| path.clone()).collect();
-        for path in &overlays {
-            seal(path).map_err(|source| HarnessError::system("seal", path, source))?;
-        }
-        sync_folder(&self.run_dir).map_err(|source| HarnessError::system("flush", &self.run_dir, source))?;
-        Ok(Sealed { overlays })
+        self.seal_overlays()
     }
 
     /// What ends QEMU from another thread, while this one waits for the guest: the wait then fails.

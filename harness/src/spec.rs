@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use guest::control::Mode;
+
 use crate::accelerator::Accelerator;
 use crate::artifact::{Part, Pinned, open_disk};
 use crate::confinement::Confinement;
 use crate::error::HarnessError;
 use crate::origin::RelayPolicy;
 use crate::relay::{RelayEvent, RelayLimits};
+use crate::template::Template;
 
 /// Kernel command line of a machine with a disk: the disk is `/dev/vda`, without partitions.
 ///
@@ -27,12 +30,8 @@ pub const NANO_COMMAND_LINE: &str = "rdinit=/init console=ttyS0 panic=-1 no_time
 pub struct MachineSpec {
     /// For logs and the process list: `[a-z0-9-]`, at most 64 characters.
     pub name: String,
-    /// The kernel (bzImage).
-    pub kernel: Pinned,
-    /// The base's initramfs; the agent is added by the harness.
-    pub initrd: Initrd,
-    /// Kernel command line; usually [`DISK_COMMAND_LINE`] or [`NANO_COMMAND_LINE`].
-    pub command_line: String,
+    /// How it begins.
+    pub start: Start,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// The disk, if it has one.
@@ -49,6 +48,56 @@ pub struct MachineSpec {
     pub run_dir: PathBuf,
     /// Limits of the process.
     pub limits: MachineLimits,
+}
+
+/// How a machine begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// It boots.
+    Boot(Boot),
+    /// It goes on where a template was paused. Memory, processor, card, relay port and disk must be those of the template,
+    /// and so must QEMU's version; the template's overlay comes on top of the layers that [`DiskSpec`] names.
+    Clone(Template),
+}
+
+impl Start {
+    /// A boot of what is thrown away afterwards.
+    #[must_use]
+    pub fn boot(kernel: Pinned, initrd: Initrd, command_line: &str) -> Self {
+        Self::Boot(Boot { kernel, initrd, command_line: command_line.to_owned(), memory: Memory::Private })
+    }
+
+    /// What kind of guest it is.
+    pub(crate) fn mode(&self) -> Mode {
+        match self {
+            Self::Boot(Boot { initrd: Initrd::Disk(_), .. }) => Mode::Disk,
+            Self::Boot(Boot { initrd: Initrd::Nano(_), .. }) => Mode::Nano,
+            Self::Clone(template) => template.mode(),
+        }
+    }
+}
+
+/// What a machine boots.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The kernel (bzImage).
+    pub kernel: Pinned,
+    /// The base's initramfs; the agent is added by the harness.
+    pub initrd: Initrd,
+    /// Kernel command line; usually [`DISK_COMMAND_LINE`] or [`NANO_COMMAND_LINE`].
+    pub command_line: String,
+    /// Where its memory lies.
+    pub memory: Memory,
+}
+
+/// Where the memory of a machine lies that boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// In QEMU alone.
+    Private,
+    /// In memory that this process shares with QEMU, so that the machine can become a template
+    /// ([`crate::Machine::into_template`]).
+    Kept,
 }
 
 /// Which initramfs the machine starts from.
@@ -174,14 +223,16 @@ impl MachineSpec {
         if !MEMORY_MIB.contains(&self.memory_mib) {
             return bad(format!("{} MiB of memory is outside {MEMORY_MIB:?}", self.memory_mib));
         }
-        if self.command_line.len() > MAX_COMMAND_LINE || self.command_line.chars().any(char::is_control) {
+        if let Start::Boot(Boot { command_line, .. }) = &self.start
+            && (command_line.len() > MAX_COMMAND_LINE || command_line.chars().any(char::is_control))
+        {
             return bad("the kernel command line is too long or has control characters".into());
         }
         if let Some(disk) = &self.disk {
             if disk.overlays.len() > 2 || !disk.overlays.iter().all(|name| is_name(name)) {
                 return bad("a disk has at most two overlays with names of a-z, 0-9 and -".into());
             }
-            if disk.overlays.is_empty() && matches!(self.initrd, Initrd::Disk(_)) {
+            if disk.overlays.is_empty() && self.start.mode() == Mode::Disk {
                 return bad("a machine that boots from its disk needs an overlay to write to".into());
             }
             if disk.overlays.len() == 2 && disk.overlays[0] == disk.overlays[1] {

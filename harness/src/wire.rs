@@ -85,6 +85,11 @@ impl Wire {
         Ok(Self { port: Port::new(stream)?, state: State::Silent, last_id: 0 })
     }
 
+    /// The wire to the agent of a clone, which has said hello long ago.
+    pub(crate) fn resumed(stream: UnixStream) -> io::Result<Self> {
+        Ok(Self { state: State::Ready, ..Self::new(stream)? })
+    }
+
     /// Waits for the agent's first word, in a guest of this kind.
     pub(crate) fn wait_hello(&mut self, timeout: Duration, mode: Mode) -> Result<Hello, WireError> {
         if self.state != State::Silent {

@@ -43,7 +43,7 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     let authorized = site.run(["authorize", &url, "--path", "web"]).done();
     assert_eq!(authorized.json["name"], "atlas/web");
     assert_eq!(authorized.json["sourceCommit"], commit.as_str());
-    assert_eq!(authorized.json["coldBoots"], 2, "one to build, one to test");
+    assert_eq!(authorized.json["coldBoots"], 2, "one to build, one for the template");
     nothing_is_left(&site);
     openssl_accepts_the_countersignature(&site, world.path());
 
@@ -59,6 +59,7 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     assert!(fetch(port).contains("run display"), "the host reaches the declared port");
     an_instance_is_confined(&deployed, &site);
     assert_eq!(state(&site, &id), "running");
+    assert_eq!(deployed.json["coldBoots"], 0, "it is a clone: {:#}", deployed.json);
 
     let _ = site.run(["revoke", "atlas/web@1.0.0", "--reason", "superseded"]).done();
     let _ = site.run(["deploy", "atlas/web"]).refused("REVOKED");
@@ -138,11 +139,22 @@ fn base64_decode(text: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(text).unwrap()
 }
 
-/// A byte changed in a layer, in the base's disk, kernel or initrd: no machine starts from it.
+fn kept(site: &Site, store: &str) -> Vec<PathBuf> {
+    fs::read_dir(site.folder.join(store)).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// RAM, device state, overlay and record of the one template.
+fn template_files(site: &Site) -> Vec<PathBuf> {
+    let [template] = &kept(site, "templates")[..] else { panic!("one template is kept") };
+    let files: Vec<_> = fs::read_dir(template).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    files
+}
+
+/// A byte changed in a layer, a template, in the base's disk, kernel or initrd: no machine starts from it.
 fn tampered_files_are_refused_before_a_machine_starts(site: &Site) {
-    let layers = fs::read_dir(site.folder.join("layers")).unwrap();
-    for layer in layers.map(|entry| entry.unwrap().path()) {
-        let undo = change_a_byte(&layer);
+    for file in kept(site, "layers").into_iter().chain(template_files(site)) {
+        let undo = change_a_byte(&file);
         let refused = site.run(["deploy", "atlas/web"]).refused("LAYER_MISMATCH");
         assert_eq!(refused.json["coldBoots"], 0, "{:#}", refused.json);
         undo();
@@ -216,8 +228,8 @@ fn an_instance_is_confined(deployed: &Run, site: &Site) {
     for key in fs::read_dir(site.folder.join("keys")).unwrap() {
         assert!(!as_qemu("cat \"$1\" >/dev/null", key.unwrap().path()));
     }
-    for layer in fs::read_dir(site.folder.join("layers")).unwrap() {
-        assert!(!as_qemu(": >>\"$1\"", layer.unwrap().path()));
+    for file in kept(site, "layers").into_iter().chain(template_files(site)) {
+        assert!(!as_qemu(": >>\"$1\"", file));
     }
     assert!(!as_qemu(": >>\"$1\"", site.folder.join("bases/debian-12/disk.qcow2")));
 }

@@ -316,15 +316,17 @@ impl Authorization {
     }
 }
 
-/// The layers that an authorization's file names; none if it cannot be read. Unverified: it tells what to keep, never
-/// what to trust.
-pub(crate) fn layers_untrusted(file: &[u8]) -> Option<Vec<Sha256Digest>> {
+/// The layers and the template that an authorization's file names; none if it cannot be read. Unverified: it tells what to keep,
+/// never what to trust.
+pub(crate) fn needed_untrusted(file: &[u8]) -> Option<Vec<Sha256Digest>> {
     let first = file.split_inclusive(|byte| *byte == b'\n').next()?;
     let envelope = dsse::Envelope::parse_untrusted(first).ok()?;
     let payload = envelope.payload_untrusted();
     let statement: Statement<AuthorizationPredicate> =
         Statement::parse_untrusted(payload, AUTHORIZATION_PREDICATE).ok()?;
-    Some(statement.predicate.layers.iter().map(|layer| layer.sha256).collect())
+    let predicate = statement.predicate;
+    let layers = predicate.layers.iter().map(|layer| layer.sha256);
+    Some(layers.chain(predicate.template.map(|template| template.sha256)).collect())
 }
 
 /// The digest of the one subject, if its name is the recipe's.

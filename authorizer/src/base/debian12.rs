@@ -66,8 +66,8 @@ pub(super) const TREE: &[TreeFile] = &[
     },
     TreeFile {
         when: When::Customize,
-        path: "/etc/systemd/network/80-dhcp.network",
-        content: include_str!("debian-12/tree/dhcp.network"),
+        path: "/etc/systemd/network/80-card.network",
+        content: include_str!("debian-12/tree/card.network"),
     },
     TreeFile {
         when: When::Customize,

@@ -7,7 +7,7 @@ use guest::facts::Facts;
 use harness::accelerator::{ProbeGuest, probe};
 use harness::{
     Confinement, DISK_COMMAND_LINE, DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec,
-    Network, Pinned, Qemu, SystemState,
+    Network, Pinned, Qemu, Start, SystemState,
 };
 
 use super::error::BaseError;
@@ -55,9 +55,7 @@ impl FirstBoot<'_> {
         progress(Progress::Output { line: found.reason });
         let spec = MachineSpec {
             name: OVERLAY.to_owned(),
-            kernel,
-            initrd: Initrd::Disk(pin(&files.initrd)?),
-            command_line: DISK_COMMAND_LINE.to_owned(),
+            start: Start::boot(kernel, Initrd::Disk(pin(&files.initrd)?), DISK_COMMAND_LINE),
             memory_mib: self.memory_mib,
             disk: Some(DiskSpec {
                 base: pin(&files.disk)?,

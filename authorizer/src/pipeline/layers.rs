@@ -1,13 +1,14 @@
-//! The site's layers: exactly those that a published authorization names. What else lies there is of a run that was killed
-//! or failed between keeping its layers and publishing, or of an authorization that was replaced.
+//! The site's layers and templates: exactly those that a published authorization names. What else lies there is of a run that
+//! was killed or failed between keeping them and publishing, or of an authorization that was replaced.
 //!
-//! A machine that runs on a layer holds it open, and does not notice that its name is gone.
+//! A machine that runs on them holds them open, and does not notice that their names are gone.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use harness::Template;
 use recipe_spec::{Code, Sha256Digest, Timestamp};
 
 use super::build::Layer;
@@ -16,39 +17,63 @@ use crate::publication;
 use crate::site::{LAYER_SUFFIX, Site, SiteLock};
 use crate::stopped::Stopped;
 
-/// Moves layers into the site's store. They stay only if an authorization that names them is published before the lock is
-/// let go of.
-pub(super) fn keep(layers: &[Layer], site: &Site, _lock: &SiteLock) -> Result<(), Stopped> {
-    let store = site.layout().layers();
-    fs::create_dir_all(&store).map_err(|error| Stopped::io("make", &store, &error))?;
-    for layer in layers {
-        let path = site.layout().layer(layer.sha256);
-        fs::rename(&layer.path, &path).map_err(|error| Stopped::io("keep a layer as", &path, &error))?;
-    }
-    let flushed = fs::File::open(&store).and_then(|folder| folder.sync_all());
-    flushed.map_err(|error| Stopped::io("flush", &store, &error))
+/// Moves layers and a template into the site's store. They stay only if an authorization that names them is published before
+/// the lock is let go of.
+pub(super) fn keep(
+    layers: &[Layer],
+    template: &Template,
+    site: &Site,
+    _lock: &SiteLock,
+) -> Result<(), Stopped> {
+    let layout = site.layout();
+    let layers = layers.iter().map(|layer| (layer.path.as_path(), layout.layer(layer.sha256)));
+    move_into(&layout.layers(), layers)?;
+    let template = (template.folder(), layout.template(template.sha256()));
+    move_into(&layout.templates(), [template])
 }
 
-/// Removes every layer that no published authorization names, and says how many. Where one of those cannot be read, or the
+fn move_into<'a>(store: &Path, things: impl IntoIterator<Item = (&'a Path, PathBuf)>) -> Result<(), Stopped> {
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| Stopped::io(what, &path, &error)
+    };
+    fs::create_dir_all(store).map_err(io("make", store))?;
+    for (from, to) in things {
+        fs::rename(from, &to).map_err(io("keep it as", &to))?;
+    }
+    fs::File::open(store).and_then(|folder| folder.sync_all()).map_err(io("flush", store))
+}
+
+/// Removes every layer and template that no published authorization names, and says how many. Where one of those cannot be read, or the
 /// repository lacks what was published, nothing is removed: it may come back from a copy. Who holds the site's lock is the only one
 /// who keeps layers.
 pub(super) fn sweep(site: &Site, lock: &SiteLock) -> Result<usize, Stopped> {
-    let store = site.layout().layers();
-    let found = match fs::read_dir(&store) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        found => found.map_err(|error| Stopped::io("read", &store, &error))?,
-    };
+    let mut found = entries(&site.layout().layers())?;
+    found.extend(entries(&site.layout().templates())?);
+    if found.is_empty() {
+        return Ok(0);
+    }
     not_behind_the_ledger(site, lock)?;
-    let named = publication::layers_untrusted(&lock.authorizations())?;
+    let named = publication::needed_untrusted(&lock.authorizations())?;
     let mut swept = 0;
-    for entry in found {
-        let path = entry.map_err(|error| Stopped::io("read", &store, &error))?.path();
-        if digest(&path).is_some_and(|layer| !named.contains(&layer)) {
-            fs::remove_file(&path).map_err(|error| Stopped::io("remove", &path, &error))?;
+    for path in found {
+        if digest(&path).is_some_and(|found| !named.contains(&found)) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|error| Stopped::io("remove", &path, &error))?;
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// What lies in a store; nothing in one that was never made.
+fn entries(store: &Path) -> Result<Vec<PathBuf>, Stopped> {
+    let failed = |error: io::Error| Stopped::io("read", store, &error);
+    match fs::read_dir(store) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+        Ok(found) => found.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+    }
 }
 
 /// Refuses a repository that was lost, or put back to an earlier state: its authorizations are not all there are.
@@ -90,15 +115,15 @@ pub(super) fn record_published(site: &Site, lock: &SiteLock, now: Timestamp) -> 
     Ok(())
 }
 
-/// The digest in a layer's name; none of what is no layer.
+/// The digest in the name of a layer or template; none of what is neither.
 fn digest(path: &Path) -> Option<Sha256Digest> {
     let name = path.file_name()?.to_str()?;
-    name.strip_suffix(LAYER_SUFFIX)?.strip_suffix('.')?.parse().ok()
+    let layer = name.strip_suffix(LAYER_SUFFIX).and_then(|name| name.strip_suffix('.'));
+    layer.unwrap_or(name).parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use recipe_spec::payload::PayloadFile;

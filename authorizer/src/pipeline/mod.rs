@@ -148,7 +148,7 @@ pub fn authorize(
     })?;
     let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
     let inspected = inspect::inspect(sealed, site, &machines, journal)?;
-    let tested = trial::run(inspected, site, &machines, journal)?;
+    let tested = trial::run(inspected, site, &machines, workspace.path(), journal)?;
     let current = journal.stage(
         Stage::RevocationAgain,
         |c: &Clear| format!("number {}", c.number),

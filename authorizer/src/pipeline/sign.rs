@@ -47,6 +47,8 @@ struct Evidence {
     later: Vec<u8>,
     files: Vec<u8>,
     disk: Vec<u8>,
+    /// Its digest is the template's.
+    template: Vec<u8>,
 }
 
 /// What the site decided by: its policy and the configuration of its tests.
@@ -85,6 +87,7 @@ pub(super) fn countersign(
         later: tested.later.clone(),
         files: tested.disk.files.clone(),
         disk: tested.disk.changes.clone(),
+        template: tested.template.record().to_json(),
     };
     let signer = verified.signer();
     let not_after = now.plus_seconds(site.config().policy.authorization_seconds());
@@ -122,7 +125,7 @@ pub(super) fn countersign(
             .iter()
             .map(|layer| LayerEvidence { role: layer.role, key: layer.key, sha256: layer.sha256 })
             .collect(),
-        template: None,
+        template: Some(DigestSet { sha256: tested.template.sha256() }),
         disk: Some(DiskEvidence { changes: digest_of(&evidence.disk) }),
         tests: tested.tests.iter().map(test_evidence).collect(),
         evidence: [
@@ -206,7 +209,7 @@ impl Signed {
     fn commit(&self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<String, Stopped> {
         let recipe = self.tested.sealed.scanned.recipe();
         let info = &recipe.manifest().recipe;
-        layers::keep(&self.tested.sealed.layers, site, lock)?;
+        layers::keep(&self.tested.sealed.layers, &self.tested.template, site, lock)?;
         let mut ledger = Ledger::open(&site.layout().ledger())?;
         // First the ledger: a crash in between leaves the stricter state.
         ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
@@ -237,7 +240,8 @@ impl Signed {
         for (path, file) in verified.recipe().payload().iter() {
             add(format!("{RECIPE_FOLDER}/{path}"), &file.bytes, file.executable)?;
         }
-        let Evidence { scan, policy, build, tests, facts, later, files: seen, disk } = &self.evidence;
+        let Evidence { scan, policy, build, tests, facts, later, files: seen, disk, template } =
+            &self.evidence;
         for (name, bytes) in [
             ("scan.jsonl", scan),
             ("policy.json", policy),
@@ -247,6 +251,7 @@ impl Signed {
             ("later.json", later),
             ("files.json", seen),
             ("disk.jsonl", disk),
+            ("template.json", template),
         ] {
             add(format!("{EVIDENCE_FOLDER}/{name}"), bytes, false)?;
         }

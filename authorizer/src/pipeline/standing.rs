@@ -7,8 +7,8 @@
 //! about today, and a new one replaces it.
 
 use crl::Selector;
-use harness::Pinned;
 use harness::artifact::check_layer;
+use harness::{Pinned, Qemu, Template};
 use recipe_spec::statement::DigestSet;
 use recipe_spec::{Code, RecipePath, Sha256Digest, Timestamp};
 use signer::verify_signed_recipe_at;
@@ -20,6 +20,7 @@ use super::sign::policy_in_force;
 use super::{Authorized, Made, site_recipes};
 use crate::authorization::{Authorization, VerifiedAuthorization};
 use crate::base::VerifiedBase;
+use crate::machines;
 use crate::publication::{
     self, AUTHORIZATION_FILE, PublicationError, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
 };
@@ -122,10 +123,15 @@ fn holds(
         Err(stopped) if stopped.code == Code::Revoked => return Ok(Err(stopped.message)),
         Err(stopped) => return Err(stopped),
     }
-    Ok(match refused_layer(said.layers.iter().map(|layer| layer.sha256), site.layout()) {
-        Some(damage) => Err(damage),
-        None => Ok(authorization),
-    })
+    let layers = said.layers.iter().map(|layer| layer.sha256);
+    let template = said.template.as_ref().map(|template| template.sha256);
+    match refused_layer(layers, site.layout()) {
+        Some(damage) => Ok(Err(damage)),
+        None => Ok(match refused_template(template, site)? {
+            Some(damage) => Err(damage),
+            None => Ok(authorization),
+        }),
+    }
 }
 
 /// What was published must be what was verified just now, byte for byte: a deployment reads it from there.
@@ -161,6 +167,19 @@ fn refused_layer(mut layers: impl Iterator<Item = Sha256Digest>, layout: &Layout
         let refused = check_layer(&Pinned::new(layout.layer(digest), digest)).err()?;
         Some(format!("layer {digest}: {refused}"))
     })
+}
+
+/// Why a deployment could not clone this template: it is damaged, or made for other machines than there are now.
+fn refused_template(template: Option<Sha256Digest>, site: &Site) -> Result<Option<String>, Stopped> {
+    let Some(digest) = template else { return Ok(Some("it names no template".to_owned())) };
+    let template = match Template::pinned(&site.layout().template(digest), digest) {
+        Ok(template) => template,
+        Err(error) => return Ok(Some(format!("template {digest}: {error}"))),
+    };
+    if let Some(other) = machines::outdated(&template, &Qemu::find()?.version, site) {
+        return Ok(Some(other));
+    }
+    Ok(template.check_files().err().map(|error| format!("template {digest}: {error}")))
 }
 
 fn answer(published: &Published, authorization: &VerifiedAuthorization) -> Authorized {

@@ -1,21 +1,28 @@
-//! The sealed disk, booted afresh: the site's security tests, then the VO's function tests.
+//! The sealed disk, booted afresh and paused: the template. Clones of it are what is tested, as clones of it are what is deployed.
 //!
-//! No process of the build lives here. The site's tests judge facts of the static agent, before any command of the VO
-//! is run, and what was seen of the disk before it ran at all.
+//! No process of the build lives here. The site's tests judge facts of the static agent, in a clone in which no command of the
+//! VO is ever run, and what was seen of the disk before it ran at all. Each of the VO's tests has a clone of its own, which is
+//! looked at again after it. All clones are thrown away.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crl::Clear;
-use harness::{HarnessError, Machine};
-use recipe_spec::{Code, Sha256Digest, Timestamp};
-use std::collections::BTreeMap;
+use harness::{Facts, HarnessError, Machine, Template};
+use recipe_spec::manifest::FunctionTest;
+use recipe_spec::{Code, Recipe, Sha256Digest, Timestamp};
 
 use super::build::Sealed;
 use super::inspect::{Inspected, contents};
 use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
 use super::site_recipes;
-
 use crate::events::Stage;
+use crate::interruption::Interruption;
 use crate::journal::Journal;
-use crate::machines::{Machines, await_running, run_function_tests};
+use crate::machines::{Machines, await_running, run_function_test};
 use crate::site::Site;
 use crate::stopped::Stopped;
 use crate::suite::{self, Seen, TestResult};
@@ -26,8 +33,9 @@ pub struct Tested {
     pub(super) sealed: Sealed,
     pub(super) disk: DiskReport,
     pub(super) tests: Vec<TestResult>,
+    pub(super) template: Template,
     pub(super) facts: Vec<u8>,
-    /// What was seen after the VO's tests.
+    /// What was seen in the same clone after the VO's tests had run in theirs.
     pub(super) later: Vec<u8>,
     /// What the site's tests were configured by.
     pub(super) suite: Sha256Digest,
@@ -53,55 +61,60 @@ impl Tested {
     }
 }
 
-/// Boots the sealed disk and runs both suites in it.
+/// Boots the sealed disk, keeps that boot as the template, and runs both suites in clones of it.
 pub(super) fn run(
     inspected: Inspected,
     site: &Site,
     machines: &Machines<'_>,
+    workspace: &Path,
     journal: &mut Journal<'_>,
 ) -> Result<Tested, Stopped> {
     let sealed = &inspected.sealed;
     let recipe = sealed.scanned.clear().verified().recipe();
     let (config, suite) = site_recipes::suite(site)?;
-    let mut machine = journal.stage(
+    let template = journal.stage(
         Stage::BootSealed,
-        |_: &Machine| machines.described(),
+        |template: &Template| format!("{}, template {}", machines.described(), template.sha256()),
         |journal| {
-            let mut machine = machines.testing(&sealed.base, sealed.disk(&["test"]))?;
+            let mut machine = machines.template_source(&sealed.base, sealed.disk(&["template"]))?;
             journal.cold_boot();
             await_running(&mut machine, site, journal)?;
-            Ok(machine)
+            Ok(machine.into_template(&workspace.join("kept"))?)
         },
     )?;
+    let trial = Trial { inspected: &inspected, machines, template: &template };
     let mut live_contents = BTreeMap::new();
-    let (facts, mut tests) = journal.stage(
+    let (mut machine, facts, mut tests) = journal.stage(
         Stage::SecurityTests,
-        |(_, results): &(_, Vec<_>)| passed(results),
+        |(_, _, results): &(_, _, Vec<_>)| passed(results),
         |journal| {
+            let mut machine = trial.clone_named("test", journal.interruption())?;
             let facts = machine.facts().map_err(unseen)?;
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
             let wanted = suite::contents_wanted(recipe, &site_recipes, &config);
             live_contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
-            let seen = Seen {
-                live: &facts,
-                live_contents: &live_contents,
-                files: &inspected.files,
-                disk: inspected.disk(),
-            };
+            let seen = trial.seen(&facts, &live_contents);
             let results = suite::judge(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
             journal.tell_tests(&results);
             all_passed(&results)?;
-            Ok((serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
+            Ok((machine, serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
         },
     )?;
-    let of_vo = journal.stage(
+    let (of_vo, afterwards) = journal.stage(
         Stage::FunctionTests,
-        |results: &Vec<_>| passed(results),
+        |(results, _): &(Vec<_>, Vec<_>)| passed(results),
         |journal| {
-            let results = run_function_tests(&mut machine, recipe.manifest(), journal)?;
+            let ended = trial.function_tests(recipe, journal.interruption())?;
+            let mut results = Vec::new();
+            let mut afterwards = Vec::new();
+            for FunctionTested { result, said, facts } in ended {
+                journal.tell_output(said);
+                results.push(result);
+                afterwards.push(facts);
+            }
             journal.tell_tests(&results);
             all_passed(&results)?;
-            Ok(results)
+            Ok((results, afterwards))
         },
     )?;
     tests.extend(of_vo);
@@ -109,20 +122,18 @@ pub(super) fn run(
         Stage::LookAgain,
         |_: &Vec<u8>| "as before".to_owned(),
         |journal| {
-            // What waits for a moment before it opens a port has had one.
+            // What waits for a moment before it opens a port has had one; what waits for a test has had that.
             let facts = machine.facts().map_err(unseen)?;
-            let seen = Seen {
-                live: &facts,
-                live_contents: &live_contents,
-                files: &inspected.files,
-                disk: inspected.disk(),
-            };
             let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
-            let results = suite::judge_running(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
-            if results.iter().any(|result| !result.passed()) {
-                journal.tell_tests(&results);
+            for facts in afterwards.iter().chain([&facts]) {
+                let seen = trial.seen(facts, &live_contents);
+                let results =
+                    suite::judge_running(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
+                if results.iter().any(|result| !result.passed()) {
+                    journal.tell_tests(&results);
+                }
+                all_passed(&results)?;
             }
-            all_passed(&results)?;
             serde_json::to_vec(&facts).map_err(Stopped::internal)
         },
     )?;
@@ -130,7 +141,76 @@ pub(super) fn run(
     let Inspected { sealed, files, comparison, .. } = inspected;
     let files = serde_json::to_vec(&files).map_err(Stopped::internal)?;
     let disk = DiskReport { changes: comparison.to_json_lines(), files };
-    Ok(Tested { sealed, disk, tests, facts, later, suite })
+    Ok(Tested { sealed, disk, tests, template, facts, later, suite })
+}
+
+/// What clones are made of and judged by.
+struct Trial<'a, 'm> {
+    inspected: &'a Inspected,
+    machines: &'a Machines<'m>,
+    template: &'a Template,
+}
+
+/// A function test that was run in a clone of its own.
+struct FunctionTested {
+    result: TestResult,
+    said: String,
+    /// What that clone was afterwards.
+    facts: Facts,
+}
+
+impl Trial<'_, '_> {
+    fn clone_named(&self, name: &str, interruption: &Interruption) -> Result<Machine, Stopped> {
+        let sealed = &self.inspected.sealed;
+        let manifest = sealed.scanned.recipe().manifest();
+        let disk = sealed.disk(&["clone"]);
+        self.machines.testing(&sealed.base, name, disk, self.template, manifest, interruption)
+    }
+
+    fn seen<'a>(&'a self, live: &'a Facts, live_contents: &'a BTreeMap<String, Vec<u8>>) -> Seen<'a> {
+        Seen { live, live_contents, files: &self.inspected.files, disk: self.inspected.disk() }
+    }
+
+    /// All function tests in the order of the manifest, run side by side, as many at a time as there are processors.
+    fn function_tests(
+        &self,
+        recipe: &Recipe,
+        interruption: &Interruption,
+    ) -> Result<Vec<FunctionTested>, Stopped> {
+        let tests = &recipe.manifest().tests;
+        let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let next = AtomicUsize::new(0);
+        let take = || {
+            let mut ended = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(test) = tests.get(number) else { return Ok(ended) };
+                ended.push((number, self.function_test(number, test, interruption)?));
+            }
+        };
+        let ended: Result<Vec<_>, Stopped> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once.min(tests.len())).map(|_| scope.spawn(take)).collect();
+            let joined = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.collect::<Vec<_>>().into_iter().collect()
+        });
+        let mut ended: Vec<_> = ended?.into_iter().flatten().collect();
+        ended.sort_by_key(|(number, _)| *number);
+        Ok(ended.into_iter().map(|(_, tested)| tested).collect())
+    }
+
+    fn function_test(
+        &self,
+        number: usize,
+        test: &FunctionTest,
+        interruption: &Interruption,
+    ) -> Result<FunctionTested, Stopped> {
+        let mut machine = self.clone_named(&format!("test-{number}"), interruption)?;
+        let (result, said) = run_function_test(&mut machine, test)?;
+        let facts = machine.facts().map_err(unseen)?;
+        Ok(FunctionTested { result, said, facts })
+    }
 }
 
 /// A machine of which the agent cannot tell the facts was not tested, and skipped is not passed.

@@ -45,9 +45,11 @@ impl Workspace {
         let _ = layers::record_published(site, lock, now);
         let text = match layers::sweep(site, lock) {
             Ok(0) => None,
-            Ok(count) => Some(format!("removed {count} layers that no authorization names")),
+            Ok(count) => Some(format!("removed {count} layers and templates that no authorization names")),
             // Only space is lost. What is wrong with the repository will be said by whoever needs it.
-            Err(stopped) => Some(format!("layers that no authorization names are not removed: {stopped}")),
+            Err(stopped) => {
+                Some(format!("layers and templates that no authorization names are not removed: {stopped}"))
+            }
         };
         if let Some(text) = text {
             journal.tell(Event::Note { text });

@@ -220,21 +220,21 @@ pub fn tip(repository: &Path) -> Result<Option<String>, PublicationError> {
     Ok(Shelf::open(repository)?.tip()?.map(|id| id.to_string()))
 }
 
-/// The digests of all layers that a published authorization names, whether it holds or not. Unverified: it tells what to
-/// keep, never what to trust.
+/// The digests of all layers and templates that a published authorization names, whether it holds or not. Unverified: it tells
+/// what to keep, never what to trust.
 ///
 /// # Errors
 /// [`PublicationError::Damaged`] if an authorization cannot be read, and others where the repository cannot.
-pub fn layers_untrusted(repository: &Path) -> Result<BTreeSet<Sha256Digest>, PublicationError> {
+pub fn needed_untrusted(repository: &Path) -> Result<BTreeSet<Sha256Digest>, PublicationError> {
     let shelf = Shelf::open(repository)?;
-    let mut layers = BTreeSet::new();
-    let Some((_, root)) = shelf.root()? else { return Ok(layers) };
+    let mut needed = BTreeSet::new();
+    let Some((_, root)) = shelf.root()? else { return Ok(needed) };
     for (name, version) in shelf.list()? {
         let path = format!("{}/{AUTHORIZATION_FILE}", Layout::publication(&name, &version));
-        let named = shelf.small_file(&root, &path)?.and_then(|file| authorization::layers_untrusted(&file));
-        layers.extend(named.ok_or_else(|| shelf.damaged(format!("{path} cannot be read")))?);
+        let named = shelf.small_file(&root, &path)?.and_then(|file| authorization::needed_untrusted(&file));
+        needed.extend(named.ok_or_else(|| shelf.damaged(format!("{path} cannot be read")))?);
     }
-    Ok(layers)
+    Ok(needed)
 }
 
 /// An open repository.

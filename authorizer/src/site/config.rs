@@ -42,6 +42,9 @@ pub struct SiteConfig {
     pub crl: CrlConfig,
     /// How machines run here.
     pub executor: Executor,
+    /// What every clone gets of its own.
+    #[serde(default)]
+    pub clones: Clones,
     /// Repositories to watch.
     #[serde(default, rename = "repository")]
     pub repositories: Vec<RepositoryConfig>,
@@ -238,6 +241,51 @@ pub struct Executor {
     /// All of one authorization.
     pub authorize_seconds: NonZeroU32,
 }
+
+/// `[clones]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clones {
+    /// Services that hold secrets in memory: each is restarted in every clone, where it runs.
+    pub renew: Vec<UnitName>,
+}
+
+impl Default for Clones {
+    fn default() -> Self {
+        Self { renew: vec![UnitName("ssh.service".to_owned())] }
+    }
+}
+
+/// A unit of systemd, with its suffix; `.service` where a name has none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct UnitName(String);
+
+impl UnitName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for UnitName {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.@".contains(&byte);
+        let fits = (1..=UNIT_CHARACTERS).contains(&text.len())
+            && text.bytes().all(plain)
+            && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        match fits {
+            true if text.contains('.') => Ok(Self(text)),
+            true => Ok(Self(text + ".service")),
+            false => Err(Malformed::new("a unit's name", &text, "use letters, digits and `:-_.@`")),
+        }
+    }
+}
+
+/// Characters of a unit's name at most, suffix included (systemd.unit(5)).
+const UNIT_CHARACTERS: usize = 247;
 
 /// `[[repository]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

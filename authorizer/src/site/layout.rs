@@ -109,6 +109,16 @@ impl Layout {
         self.layers().join(format!("{sha256}.{LAYER_SUFFIX}"))
     }
 
+    /// Templates that instances are cloned from, a folder each, named by their digest.
+    pub fn templates(&self) -> PathBuf {
+        self.root.join("templates")
+    }
+
+    /// The folder of one template.
+    pub fn template(&self, sha256: Sha256Digest) -> PathBuf {
+        self.templates().join(sha256.to_string())
+    }
+
     /// What must survive: ledger, highest CRL seen.
     pub fn state(&self) -> PathBuf {
         self.root.join("state")

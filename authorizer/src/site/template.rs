@@ -101,6 +101,10 @@ boot_seconds = 300
 step_seconds = 1800
 authorize_seconds = 7200
 
+# Every machine is cloned from a template: it gets randomness, names, an SSH host key and a network address of its own.
+[clones]
+renew = ["ssh"]                     # services that hold secrets in memory, restarted in each clone where they run
+
 # Repositories to watch for new versions.
 #
 # [[repository]]

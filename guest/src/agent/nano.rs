@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use guest::control::{self, DISK_MOUNT, Mode};
 use rustix::mount::{MountFlags, mount};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions};
 use rustix::system::finit_module;
 
+use super::entropy::Pool;
 use super::failure::Fatal;
 use super::port::Port;
+use super::rest::Repose;
 use super::root::Root;
 use super::serve::{self, Machine, Place};
 use super::sight::Sight;
-use super::{kmsg, power};
+use super::{kmsg, link, power};
 
 /// Modules to load, one path a line, in this order.
 const MODULES: &str = "/modules.list";
@@ -62,12 +63,13 @@ pub(crate) fn serve_nano() -> Result<(), Fatal> {
     rustix::process::setsid()?;
     fs::write("/proc/self/oom_score_adj", "-1000")?;
     rustix::process::setpriority_process(None, serve::PRIORITY)?;
+    let repose = Repose::alone(Pool::open()?);
     let mut control = Port::open(control::PORT, PORT_LIMIT)?;
     let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
     serve::hello(&mut control, Mode::Nano, serve::boot_id()?)?;
     serve::serve_port(
         control,
-        Machine::new(Root::open("/")?, Sight::plain()?, Place::Guest(Mode::Nano), relay),
+        Machine::new(Root::open("/")?, Sight::plain()?, Place::Guest(Mode::Nano), Some(repose), relay),
     )
 }
 
@@ -98,7 +100,7 @@ fn prepare() {
             kmsg::say(&format!("cannot load {module}: {error}"));
         }
     }
-    if let Err(error) = loopback_up() {
+    if let Err(error) = link::loopback_up() {
         kmsg::say(&format!("cannot bring lo up: {error}"));
     }
 }
@@ -126,60 +128,5 @@ fn load(module: &str) -> Result<(), Fatal> {
         // Built in, or loaded as another's dependency.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Sets `IFF_UP` on interface 1 through rtnetlink(7), for which no ioctl is needed.
-fn loopback_up() -> Result<(), Fatal> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    rustix::net::send(&socket, &set_link_up(1), SendFlags::empty())?;
-    let mut answer = [0; 512];
-    let (count, _) = rustix::net::recv(&socket, &mut answer, rustix::net::RecvFlags::empty())?;
-    match answer.get(..count).and_then(acknowledged) {
-        Some(0) => Ok(()),
-        Some(errno) => Err(std::io::Error::from_raw_os_error(-errno).into()),
-        None => Err("the kernel's answer is not understood".into()),
-    }
-}
-
-/// `nlmsghdr` and `ifinfomsg` (linux/netlink.h, linux/rtnetlink.h) of an `RTM_NEWLINK` that sets `IFF_UP`.
-fn set_link_up(interface: i32) -> [u8; 32] {
-    const RTM_NEWLINK: u16 = 16;
-    const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;
-    const IFF_UP: u32 = 1;
-    let mut message = [0; 32];
-    message[0..4].copy_from_slice(&32_u32.to_ne_bytes());
-    message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
-    message[6..8].copy_from_slice(&NLM_F_REQUEST_ACK.to_ne_bytes());
-    message[8..12].copy_from_slice(&1_u32.to_ne_bytes());
-    message[20..24].copy_from_slice(&interface.to_ne_bytes());
-    message[24..28].copy_from_slice(&IFF_UP.to_ne_bytes());
-    message[28..32].copy_from_slice(&IFF_UP.to_ne_bytes());
-    message
-}
-
-/// The error number of an `NLMSG_ERROR`, 0 for success.
-fn acknowledged(answer: &[u8]) -> Option<i32> {
-    const NLMSG_ERROR: u16 = 2;
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    let errno = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
-    (kind == NLMSG_ERROR).then_some(errno)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_acknowledgement_is_understood_and_nothing_else() {
-        let mut answer = [0; 36];
-        answer[4] = 2;
-        assert_eq!(acknowledged(&answer), Some(0));
-        answer[16..20].copy_from_slice(&(-1_i32).to_ne_bytes());
-        assert_eq!(acknowledged(&answer), Some(-1));
-        answer[4] = 3;
-        assert_eq!(acknowledged(&answer), None);
-        assert_eq!(acknowledged(&[]), None);
     }
 }

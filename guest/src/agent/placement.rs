@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 use guest::control::{self, Mode};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::cgroups::Hierarchy;
+use super::entropy::Pool;
 use super::exec::timespec;
 use super::failure::Fatal;
 use super::kmsg;
 use super::port::Port;
+use super::rest::Repose;
 use super::root::Root;
 use super::serve::{self, Machine, Place};
 use super::sight::Sight;
@@ -76,6 +79,7 @@ pub(crate) fn serve_disk(root: &str) -> Result<(), Fatal> {
     let folder = Root::open(root)?;
     // Now: from here on the disk may mount what it likes.
     let sight = Sight::detached(&folder)?;
+    let repose = Repose::among(Hierarchy::detached()?, Pool::open()?);
     let mut control = Port::open(control::PORT, PORT_LIMIT)?;
     let relay = Port::open(guest::relay::PORT, Duration::ZERO).ok();
     serve::hello(&mut control, Mode::Disk, boot_id)?;
@@ -93,5 +97,6 @@ pub(crate) fn serve_disk(root: &str) -> Result<(), Fatal> {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    serve::serve_port(control, Machine::new(Root::open("/")?, sight, Place::Guest(Mode::Disk), relay))
+    let machine = Machine::new(Root::open("/")?, sight, Place::Guest(Mode::Disk), Some(repose), relay);
+    serve::serve_port(control, machine)
 }

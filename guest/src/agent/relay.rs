@@ -93,6 +93,11 @@ impl Relay {
         Ok(address)
     }
 
+    /// Whether connections are accepted.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate.is_some()
+    }
+
     /// Accepts nothing more and ends all streams.
     pub(crate) fn close(&mut self) {
         if let Some(Gate { _held: held, accepting, .. }) = self.gate.take() {

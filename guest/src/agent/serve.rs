@@ -14,6 +14,7 @@ use guest::control::{self, AgentError, Exec, Exited, Hello, MAX_MESSAGE, Mode, P
 use guest::frame::{Frame, FrameError, MAX_BODY};
 use recipe_spec::digest::Sha256Digest;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
 use super::accounts::Accounts;
 use super::child::Identity;
@@ -23,6 +24,7 @@ use super::failure::{self, Fatal};
 use super::output::Framed;
 use super::port::Port;
 use super::relay::Relay;
+use super::rest::Repose;
 use super::root::{LastLink, Root};
 use super::sight::Sight;
 use super::{facts, freeze, nano, power, steps};
@@ -53,14 +55,22 @@ pub(crate) struct Machine {
     /// What the facts are read through.
     sight: Sight,
     place: Place,
+    /// Rest and waking; none on a bench.
+    repose: Option<Repose>,
     /// The relay port, until the relay takes it.
     relay_port: Option<Port>,
     relay: Option<Relay>,
 }
 
 impl Machine {
-    pub(crate) fn new(root: Root, sight: Sight, place: Place, relay_port: Option<Port>) -> Self {
-        Self { root, sight, place, relay_port, relay: None }
+    pub(crate) fn new(
+        root: Root,
+        sight: Sight,
+        place: Place,
+        repose: Option<Repose>,
+        relay_port: Option<Port>,
+    ) -> Self {
+        Self { root, sight, place, repose, relay_port, relay: None }
     }
 }
 
@@ -94,7 +104,8 @@ pub(crate) fn serve_port(port: Port, machine: Machine) -> Result<(), Fatal> {
 pub(crate) fn serve_stdio() -> Result<(), Fatal> {
     let mut to = io::stdout();
     hello(&mut to, Mode::Disk, boot_id()?)?;
-    serve(io::stdin().lock(), to, Machine::new(Root::open("/")?, Sight::plain()?, Place::Bench, None))
+    let machine = Machine::new(Root::open("/")?, Sight::plain()?, Place::Bench, None, None);
+    serve(io::stdin().lock(), to, machine)
 }
 
 fn serve(from: impl Read, to: impl Write, machine: Machine) -> Result<(), Fatal> {
@@ -119,11 +130,14 @@ struct Conversation<R, W> {
 impl<R: Read, W: Write> Conversation<R, W> {
     /// One request and its answer.
     fn turn(&mut self) -> Result<(), Broken> {
-        let Frame { kind, id, body } = Frame::read(&mut self.from)?;
+        let Frame { kind, id, mut body } = Frame::read(&mut self.from)?;
         if kind != control::REQUEST {
             return Err(Broken::Senseless { kind, id });
         }
-        let answer = match serde_json::from_slice(&body) {
+        let request = serde_json::from_slice(&body);
+        // An identity has secrets, of which no copy shall be left in a machine that may be saved once more.
+        body.zeroize();
+        let answer = match request {
             Ok(request) => self.answer(id, request)?,
             Err(error) => Err(failure::bad_request(format!("not a request: {error}"))),
         };
@@ -143,6 +157,12 @@ impl<R: Read, W: Write> Conversation<R, W> {
 
     fn answer(&mut self, id: u32, request: Request) -> Result<Result<Answer, AgentError>, Broken> {
         let plain = |result: Result<Response, AgentError>| Ok(result.map(Answer::Plain));
+        if self.machine.is_at_rest() && !matches!(request, Request::Wake(_)) {
+            if matches!(request, Request::WriteFile { .. }) {
+                Content::new(&mut self.from, id).drain()?;
+            }
+            return Ok(Err(failure::bad_request("the machine rests: wake it first")));
+        }
         match request {
             Request::Ping => plain(Ok(Response::Pong)),
             Request::Exec(exec) => {
@@ -153,8 +173,7 @@ impl<R: Read, W: Write> Conversation<R, W> {
                 plain(ended.map(|ended| Response::Exited(Exited { truncated, ..ended })))
             }
             Request::WriteFile { path, mode, size, sha256 } => {
-                let mut content =
-                    Content { from: &mut self.from, id, rest: Vec::new(), at: 0, ended: false, broken: None };
+                let mut content = Content::new(&mut self.from, id);
                 let written = write_file(&self.machine.root, &path, (mode, size, &sha256), &mut content);
                 content.drain()?;
                 plain(written)
@@ -201,6 +220,8 @@ impl<R: Read, W: Write> Conversation<R, W> {
                 rustix::fs::sync();
                 plain(Ok(Response::Done))
             }
+            Request::Rest => plain(self.machine.rest().map(|()| Response::Done)),
+            Request::Wake(identity) => plain(self.machine.wake(identity).map(|()| Response::Done)),
             Request::PowerOff if self.machine.place == Place::Bench => Ok(Err(not_here())),
             Request::PowerOff => Ok(Ok(Answer::PowerOff)),
         }
@@ -230,7 +251,7 @@ enum Answer {
 }
 
 fn not_here() -> AgentError {
-    failure::bad_request("this is no machine of ours: it is not frozen or turned off")
+    failure::bad_request("this is no machine of ours: it is not frozen, brought to rest or turned off")
 }
 
 impl Machine {
@@ -243,6 +264,23 @@ impl Machine {
             return Err(not_here());
         }
         action(&self.root).map(|()| Response::Done).map_err(|error| failure::system(doing, error))
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.repose.as_ref().is_some_and(Repose::is_at_rest)
+    }
+
+    fn rest(&mut self) -> Result<(), AgentError> {
+        let repose = self.repose.as_mut().ok_or_else(not_here)?;
+        // Its threads are the agent's own, which nothing freezes.
+        if self.relay.as_ref().is_some_and(Relay::is_open) {
+            return Err(failure::bad_request("the relay is open: close the relay first"));
+        }
+        repose.rest(&self.sight.proc)
+    }
+
+    fn wake(&mut self, identity: control::Identity) -> Result<(), AgentError> {
+        self.repose.as_mut().ok_or_else(not_here)?.wake(&self.root, &self.sight.proc, identity)
     }
 
     fn disk(&self) -> Result<Root, AgentError> {
@@ -358,7 +396,11 @@ struct Content<'a, R> {
     broken: Option<Broken>,
 }
 
-impl<R: Read> Content<'_, R> {
+impl<'a, R: Read> Content<'a, R> {
+    fn new(from: &'a mut R, id: u32) -> Self {
+        Self { from, id, rest: Vec::new(), at: 0, ended: false, broken: None }
+    }
+
     /// Reads what is left, so that the next frame is a request again.
     fn drain(mut self) -> Result<(), Broken> {
         while !self.ended && self.broken.is_none() {
@@ -396,3 +438,6 @@ impl<R: Read> Read for Content<'_, R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

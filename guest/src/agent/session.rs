@@ -49,9 +49,19 @@ pub(crate) struct Stat {
     pub(crate) parent: i32,
     /// Session id.
     pub(crate) session: i32,
+    /// `PF_` flags of `linux/sched.h`.
+    flags: u32,
 }
 
 impl Stat {
+    /// `PF_KTHREAD`: a thread of the kernel, which runs no program. No process can give itself the flag.
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+
+    /// Whether it is a thread of the kernel.
+    pub(crate) fn is_kernel_thread(&self) -> bool {
+        self.flags & Self::KERNEL_THREAD != 0
+    }
+
     /// The program's name stands in parentheses and may itself hold any bytes, so fields are counted from the last `)`.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let after_name = line.iter().rposition(|byte| *byte == b')')? + 1;
@@ -60,7 +70,9 @@ impl Stat {
         let parent = fields.next()?.parse().ok()?;
         let _process_group = fields.next()?;
         let session = fields.next()?.parse().ok()?;
-        Some(Self { state, parent, session })
+        let (_terminal, _foreground) = (fields.next()?, fields.next()?);
+        let flags = fields.next()?.parse().ok()?;
+        Some(Self { state, parent, session, flags })
     }
 }
 
@@ -70,9 +82,21 @@ mod tests {
 
     #[test]
     fn a_name_cannot_move_the_fields() {
-        let stat = Stat::parse(b"42 (a) R 1 1 1) S 7 42 41 0 -1").unwrap();
-        assert_eq!(stat, Stat { state: b'S', parent: 7, session: 41 });
+        let stat = Stat::parse(b"42 (a) R 1 1 1) S 7 42 41 0 -1 4194560 1").unwrap();
+        assert_eq!(stat, Stat { state: b'S', parent: 7, session: 41, flags: 0x40_0100 });
         assert_eq!(Stat::parse(b"42 (x"), None);
+        assert_eq!(Stat::parse(b"42 (x) S 7 42 41 0 -1"), None);
         assert_eq!(Stat::parse(b""), None);
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_told_from_processes() {
+        let is_one = |line: &[u8]| Stat::parse(line).unwrap().is_kernel_thread();
+        assert!(is_one(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0"));
+        assert!(is_one(b"90 (kworker/1:1-events) I 2 0 0 0 -1 69238880 0 0"));
+        assert!(!is_one(b"7 (forked) R 1 1 1 0 -1 4194368 0 0 0 0 0 0"));
+        assert!(!is_one(b"1 (systemd) S 0 1 1 0 -1 4194560 0 0 0 0 0 0"));
+        // Who calls itself so is none.
+        assert!(!is_one(b"99 (kthreadd) S 0 0 0 0 -1 2129984) S 0 0 0 0 -1 4194560 0"));
     }
 }

@@ -6,7 +6,7 @@
 //! that is an error, and what cannot be read is named as not seen.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -80,6 +80,11 @@ impl Proc {
     /// A file, opened for reading.
     pub(crate) fn file(&self, path: impl AsRef<Path>) -> io::Result<File> {
         Ok(self.open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?.into())
+    }
+
+    /// Writes to a file that is there: a setting of the kernel.
+    pub(crate) fn write(&self, path: impl AsRef<Path>, content: &[u8]) -> io::Result<()> {
+        File::from(self.open(path.as_ref(), OFlags::WRONLY)?).write_all(content)
     }
 
     /// Where a link says it points; it is not followed.

@@ -1,20 +1,20 @@
 //! The launch: from a [`MachineSpec`] to a QEMU that runs, with everything it may touch opened and checked by us.
 
 use std::fs::{DirBuilder, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use guest::control::Mode;
+use recipe_spec::digest::Sha256Digest;
 use serde_json::Value;
 
 use super::{CONSOLE_LOG, MONITOR_TIME, Machine, Phase};
 use crate::accelerator::Accelerator;
-use crate::arguments::{CONTROL_PORT, Disk, Launch, Processor, arguments};
-use crate::artifact::{Part, open_disk, read_boot_file, sealed_memory};
+use crate::arguments::{self, Begin, CONTROL_PORT, Disk, Launch, Processor};
+use crate::artifact::{Part, Pinned, open_disk, read_boot_file, sealed_memory};
 use crate::confinement::{self, UserLease};
 use crate::console::{Console, Log};
 use crate::descriptors::{Descriptors, FdSet};
@@ -24,7 +24,8 @@ use crate::process::{Fault, Killer, Process};
 use crate::qemu::Qemu;
 use crate::qmp::Qmp;
 use crate::relay::Relay;
-use crate::spec::{DiskSpec, Initrd, MachineSpec};
+use crate::spec::{Boot, Initrd, MachineSpec, Memory, Start};
+use crate::template::{Booted, Kept, Shape, nameless};
 use crate::wire::Wire;
 
 impl Machine {
@@ -36,9 +37,9 @@ impl Machine {
         spec.check()?;
         let user = UserLease::take(&spec.confinement)?;
         let mut descriptors = Descriptors::default();
-        let (kernel, initrd) = boot_memory(&spec)?;
-        let (kernel, initrd) = (descriptors.inherit(kernel), descriptors.inherit(initrd));
-        let sealed = spec.disk.as_ref().map(|disk| open_sealed(disk, &mut descriptors)).transpose()?;
+        let shape = Shape::of(&spec, &qemu.version);
+        let (begin, kept) = begin(&spec, shape, &mut descriptors)?;
+        let sealed = sealed_images(&spec).map(|images| open_sealed(&images, &mut descriptors)).transpose()?;
         make_run_dir(&spec.run_dir)?;
         let overlays: Vec<(String, PathBuf)> = spec
             .disk
@@ -66,9 +67,7 @@ impl Machine {
             name: spec.name.clone(),
             processor: processor(spec.accelerator, &mut descriptors)?,
             memory_mib: spec.memory_mib,
-            kernel,
-            initrd,
-            command_line: spec.command_line,
+            begin,
             disk,
             network: spec.network,
             monitor: monitor.1,
@@ -76,8 +75,12 @@ impl Machine {
             control: control.1,
             relay: relay_port,
         };
+        let loads = match &launch.begin {
+            Begin::Clone { state, .. } => Some(state.number),
+            Begin::Boot { .. } => None,
+        };
         let mut command = confinement::command(qemu, &user, spec.memory_mib, &spec.limits);
-        command.args(arguments(&launch));
+        command.args(arguments::arguments(&launch));
         let failed = |source| HarnessError::process("start QEMU", source);
         let log = console_log(&spec.run_dir, spec.limits.console_log_bytes)?;
         let console = Console::follow(console.0, Some(log)).map_err(failed)?;
@@ -87,21 +90,23 @@ impl Machine {
         let mut watch = Watch { killer: process.killer(), leaving: Arc::clone(&leaving), held: false };
         let mut machine = Self {
             qmp: Qmp::new(monitor.0, move |event, data| watch.on_event(event, data)).map_err(failed)?,
-            wire: Wire::new(control.0).map_err(failed)?,
+            wire: match spec.start {
+                Start::Boot(_) => Wire::new(control.0),
+                Start::Clone(_) => Wire::resumed(control.0),
+            }
+            .map_err(failed)?,
             relay: relay_stream
                 .zip(spec.relay)
                 .map(|(stream, relay)| Relay::serve(stream, relay))
                 .transpose()
                 .map_err(failed)?,
-            phase: if spec.disk.is_some_and(|disk| !disk.layers.is_empty()) {
-                Phase::Starting
-            } else {
-                Phase::Trusted
+            phase: match (&spec.start, spec.disk.is_some_and(|disk| !disk.layers.is_empty())) {
+                (_, false) => Phase::Trusted,
+                (Start::Boot(_), true) => Phase::Starting,
+                (Start::Clone(_), true) => Phase::Recipe,
             },
-            mode: match spec.initrd {
-                Initrd::Disk(_) => Mode::Disk,
-                Initrd::Nano(_) => Mode::Nano,
-            },
+            mode: spec.start.mode(),
+            kept,
             name: spec.name,
             process,
             console,
@@ -112,6 +117,9 @@ impl Machine {
             user,
         };
         machine.qmp.negotiate(MONITOR_TIME).map_err(|error| machine.not_started(&error))?;
+        if let Some(state) = loads {
+            machine.load(state)?;
+        }
         Ok(machine)
     }
 }
@@ -146,29 +154,106 @@ impl Watch {
     }
 }
 
+/// What the machine begins with, checked and opened, and what it leaves if it is to become a template.
+fn begin(
+    spec: &MachineSpec,
+    shape: Shape,
+    descriptors: &mut Descriptors,
+) -> Result<(Begin, Option<Kept>), HarnessError> {
+    match &spec.start {
+        Start::Boot(boot) => boot_from(boot, spec.memory_mib, shape, descriptors),
+        Start::Clone(template) => {
+            if let Some(reason) = template.misfit(&shape) {
+                return Err(HarnessError::BadSpec { machine: spec.name.clone(), reason });
+            }
+            let memory = descriptors.inherit(open_disk(&template.memory(), Part::Layer)?);
+            let state = descriptors.set([open_disk(&template.state(), Part::Layer)?]);
+            Ok((Begin::Clone { memory, state }, None))
+        }
+    }
+}
+
 /// Kernel and initramfs, checked and in memory that cannot change.
-fn boot_memory(spec: &MachineSpec) -> Result<(OwnedFd, OwnedFd), HarnessError> {
-    let kernel = sealed_memory("kernel", &[&read_boot_file(&spec.kernel)?])?;
-    let initrd = match &spec.initrd {
+fn boot_from(
+    boot: &Boot,
+    memory_mib: u32,
+    shape: Shape,
+    descriptors: &mut Descriptors,
+) -> Result<(Begin, Option<Kept>), HarnessError> {
+    let kernel = sealed_memory("kernel", &[&read_boot_file(&boot.kernel)?])?;
+    let initrd = match &boot.initrd {
         Initrd::Disk(base) => crate::initramfs::disk_initrd(&read_boot_file(base)?, crate::AGENT),
         Initrd::Nano(nano) => crate::initramfs::nano_initrd(&read_boot_file(nano)?, crate::AGENT),
     };
-    Ok((kernel, sealed_memory("initrd", &[&initrd])?))
+    let kept = match boot.memory {
+        Memory::Private => None,
+        Memory::Kept => {
+            let booted = Booted {
+                kernel: boot.kernel.sha256,
+                initrd: Sha256Digest::of(&initrd),
+                command_line: boot.command_line.clone(),
+            };
+            Some(keep(memory_mib, shape, booted, descriptors)?)
+        }
+    };
+    let kernel = descriptors.inherit(kernel);
+    let initrd = descriptors.inherit(sealed_memory("initrd", &[&initrd])?);
+    let (arguments, kept) = kept.unzip();
+    let command_line = boot.command_line.clone();
+    Ok((Begin::Boot { kernel, initrd, command_line, kept: arguments }, kept))
+}
+
+/// Memory and device state of a template's source, in memory without a name that we hold as well.
+fn keep(
+    memory_mib: u32,
+    shape: Shape,
+    booted: Booted,
+    descriptors: &mut Descriptors,
+) -> Result<(arguments::Kept, Kept), HarnessError> {
+    let memory = nameless("memory", u64::from(memory_mib) << 20)?;
+    let state = nameless("state", 0)?;
+    let copy = |file: &File| {
+        file.try_clone().map_err(|source| HarnessError::process("duplicate a descriptor", source))
+    };
+    // QEMU takes from a set only what has exactly the access that it wants.
+    let path = format!("/proc/self/fd/{}", state.as_raw_fd());
+    let write_only = File::options().write(true).open(&path);
+    let write_only = write_only.map_err(|source| HarnessError::process("open memory to be kept", source))?;
+    let inherited = descriptors.inherit(copy(&memory)?);
+    let set = descriptors.set([write_only]);
+    let kept = Kept { memory, state, state_set: set.number, shape, booted };
+    Ok((arguments::Kept { memory: inherited, state: set }, kept))
 }
 
 fn make_run_dir(path: &Path) -> Result<(), HarnessError> {
     DirBuilder::new().mode(0o700).create(path).map_err(|source| HarnessError::system("make", path, source))
 }
 
-/// Base and layers, bottom up, checked and read-only, and the size of the disk in bytes.
-fn open_sealed(spec: &DiskSpec, descriptors: &mut Descriptors) -> Result<(Vec<FdSet>, u64), HarnessError> {
+/// Base, layers and a template's overlay, bottom up, each with what it is.
+fn sealed_images(spec: &MachineSpec) -> Option<Vec<(Pinned, Part)>> {
+    let disk = spec.disk.as_ref()?;
+    let layers = disk.layers.iter().cloned().map(|layer| (layer, Part::Layer));
+    let overlay = match &spec.start {
+        Start::Boot(_) => None,
+        Start::Clone(template) => template.overlay().map(|overlay| (overlay, Part::Layer)),
+    };
+    Some(std::iter::once((disk.base.clone(), Part::Base)).chain(layers).chain(overlay).collect())
+}
+
+/// The images, checked and read-only, and the size of the disk in bytes.
+fn open_sealed(
+    images: &[(Pinned, Part)],
+    descriptors: &mut Descriptors,
+) -> Result<(Vec<FdSet>, u64), HarnessError> {
     let mut sealed = Vec::new();
     let mut size = None;
-    let layers = spec.layers.iter().map(|layer| (layer, Part::Layer));
-    for (pinned, part) in std::iter::once((&spec.base, Part::Base)).chain(layers) {
-        let mut file = open_disk(pinned, part)?;
-        let unusable =
-            |reason| HarnessError::Unusable { path: pinned.path.clone(), layer: part == Part::Layer, reason };
+    for (pinned, part) in images {
+        let mut file = open_disk(pinned, *part)?;
+        let unusable = |reason| HarnessError::Unusable {
+            path: pinned.path.clone(),
+            layer: *part == Part::Layer,
+            reason,
+        };
         let width = overlay::header(&mut file).map_err(unusable)?.virtual_size;
         if *size.get_or_insert(width) != width {
             return Err(unusable(format!("its disk has {width} bytes, that of its base another number")));

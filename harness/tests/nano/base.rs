@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use harness::{
-    Accelerator, Confinement, Exec, Exited, Initrd, Machine, MachineLimits, MachineSpec, NANO_COMMAND_LINE,
-    Network, Output, Pinned, Qemu, SameUser, UserRange,
+    Accelerator, Boot, Confinement, Exec, Exited, Initrd, Machine, MachineLimits, MachineSpec,
+    NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, SameUser, Start, UserRange,
 };
 use recipe_spec::Sha256Digest;
 
@@ -45,9 +45,11 @@ pub(crate) fn nano(name: &str, folder: &Path) -> MachineSpec {
     let base = base();
     MachineSpec {
         name: name.into(),
-        kernel: pinned(&base.join("vmlinuz")),
-        initrd: Initrd::Nano(pinned(&base.join("nano.cpio"))),
-        command_line: NANO_COMMAND_LINE.into(),
+        start: Start::boot(
+            pinned(&base.join("vmlinuz")),
+            Initrd::Nano(pinned(&base.join("nano.cpio"))),
+            NANO_COMMAND_LINE,
+        ),
         memory_mib: 256,
         disk: None,
         network: Network::None,
@@ -57,6 +59,15 @@ pub(crate) fn nano(name: &str, folder: &Path) -> MachineSpec {
         run_dir: folder.join(name),
         limits: MachineLimits { wall_clock: Some(Duration::from_secs(600)), ..MachineLimits::STANDARD },
     }
+}
+
+/// The same machine, but for what it boots.
+pub(crate) fn booting(mut spec: MachineSpec, change: impl FnOnce(&mut Boot)) -> MachineSpec {
+    match &mut spec.start {
+        Start::Boot(boot) => change(boot),
+        Start::Clone(_) => panic!("a clone does not boot"),
+    }
+    spec
 }
 
 /// Boots a machine and waits for its agent.

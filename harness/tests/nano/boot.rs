@@ -4,22 +4,24 @@ use std::time::{Duration, Instant};
 
 use harness::{DISK_COMMAND_LINE, DiskSpec, Initrd, MachineSpec, Mode, Output, Qemu};
 
-use crate::base::{BOOT, base, nano, pinned, probe_exec};
+use crate::base::{BOOT, base, booting, nano, pinned, probe_exec};
 
 #[test]
 fn the_base_boots_with_the_agent_and_powers_off_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let base = base();
+    let boots = booting(nano("base", folder.path()), |boot| {
+        boot.initrd = Initrd::Disk(pinned(&base.join("initrd")));
+        boot.command_line = DISK_COMMAND_LINE.into();
+    });
     let spec = MachineSpec {
-        initrd: Initrd::Disk(pinned(&base.join("initrd"))),
-        command_line: DISK_COMMAND_LINE.into(),
         memory_mib: 512,
         disk: Some(DiskSpec {
             base: pinned(&base.join("disk.qcow2")),
             layers: Vec::new(),
             overlays: vec!["vo".into(), "site".into()],
         }),
-        ..nano("base", folder.path())
+        ..boots
     };
     let start = Instant::now();
     let mut machine = harness::Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Pinned, Qemu};
 use recipe_spec::{Code, Sha256Digest};
 
-use crate::base::{BOOT, PROBE, boot, nano, pinned, probe, probe_exec, probe_program};
+use crate::base::{self, BOOT, PROBE, boot, booting, nano, pinned, probe, probe_exec, probe_program};
 
 const DISK: &str = "/dev/vda";
 const WIDTH: &str = "64M";
@@ -90,11 +90,12 @@ fn a_changed_file_is_not_launched() {
     let qemu = Qemu::find().unwrap();
     let wrong = |pinned: &Pinned| Pinned::new(&pinned.path, Sha256Digest::of(b"something else"));
     let good = nano("x", folder.path());
-    let Initrd::Nano(cpio) = &good.initrd else { panic!() };
+    let path = |name: &str| base::base().join(name);
+    let (kernel, cpio) = (pinned(&path("vmlinuz")), pinned(&path("nano.cpio")));
     let cases = [
-        (MachineSpec { kernel: wrong(&good.kernel), ..good.clone() }, Code::BaseMismatch),
-        (MachineSpec { initrd: Initrd::Nano(wrong(cpio)), ..good.clone() }, Code::BaseMismatch),
-        (MachineSpec { initrd: Initrd::Disk(wrong(cpio)), ..good.clone() }, Code::BaseMismatch),
+        (booting(good.clone(), |boot| boot.kernel = wrong(&kernel)), Code::BaseMismatch),
+        (booting(good.clone(), |boot| boot.initrd = Initrd::Nano(wrong(&cpio))), Code::BaseMismatch),
+        (booting(good.clone(), |boot| boot.initrd = Initrd::Disk(wrong(&cpio))), Code::BaseMismatch),
         (with_disk("a", folder.path(), &wrong(&base), Vec::new(), &["run"]), Code::BaseMismatch),
         (with_disk("b", folder.path(), &base, vec![wrong(&base)], &["run"]), Code::LayerMismatch),
     ];

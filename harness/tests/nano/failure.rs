@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use harness::{DiskSpec, HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Qemu};
 use recipe_spec::Code;
 
-use crate::base::{BOOT, boot, nano, probe, probe_exec};
+use crate::base::{BOOT, base, boot, booting, nano, pinned, probe, probe_exec};
 
 #[test]
 fn a_guest_whose_kernel_panics_fails_quickly_and_shows_its_console() {
     let folder = tempfile::tempdir().unwrap();
     let command_line = "rdinit=/nothing root=/dev/none console=ttyS0 panic=-1".into();
-    let spec = MachineSpec { command_line, ..nano("panic", folder.path()) };
+    let spec = booting(nano("panic", folder.path()), |boot| boot.command_line = command_line);
     let mut machine = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap();
     let start = Instant::now();
     let error = machine.wait_hello(BOOT).unwrap_err();
@@ -67,16 +67,18 @@ fn losing_qemu_is_our_failure_and_losing_the_agent_after_a_step_is_the_recipes()
 fn a_machine_that_makes_no_sense_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let good = nano("x", folder.path());
+    let file = pinned(&base().join("vmlinuz"));
     let disk = |overlays: &[&str]| {
         let overlays = overlays.iter().map(|name| (*name).to_owned()).collect();
-        Some(DiskSpec { base: good.kernel.clone(), layers: Vec::new(), overlays })
+        Some(DiskSpec { base: file.clone(), layers: Vec::new(), overlays })
     };
+    let boots = booting(good.clone(), |boot| boot.initrd = Initrd::Disk(file.clone()));
     for spec in [
         MachineSpec { name: "a,b=c".into(), ..good.clone() },
         MachineSpec { name: String::new(), ..good.clone() },
         MachineSpec { memory_mib: 1, ..good.clone() },
-        MachineSpec { command_line: "a\nb".into(), ..good.clone() },
-        MachineSpec { disk: disk(&[]), initrd: Initrd::Disk(good.kernel.clone()), ..good.clone() },
+        booting(good.clone(), |boot| boot.command_line = "a\nb".into()),
+        MachineSpec { disk: disk(&[]), ..boots },
         MachineSpec { disk: disk(&["../x"]), ..good.clone() },
         MachineSpec { disk: disk(&["a", "a"]), ..good.clone() },
         MachineSpec { disk: disk(&["a", "b", "c"]), ..good.clone() },

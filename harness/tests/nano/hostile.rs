@@ -9,7 +9,7 @@ use harness::initramfs::Archive;
 use harness::{Exec, Initrd, Machine, MachineLimits, MachineSpec, Qemu, RelayLimits, RelayPolicy, RelaySpec};
 use recipe_spec::Code;
 
-use crate::base::{BOOT, PROBE, base, boot, nano, pinned, probe, probe_exec, probe_program};
+use crate::base::{BOOT, PROBE, base, boot, booting, nano, pinned, probe, probe_exec, probe_program};
 use crate::remains::{Watched, alone};
 
 /// Time for what a guest under software emulation does in a moment.
@@ -155,7 +155,10 @@ fn probe_as_init(name: &str, folder: &Path, number: u32, word: &str) -> MachineS
     let path = folder.join(format!("{name}.cpio"));
     std::fs::write(&path, cpio).unwrap();
     let command_line = format!("rdinit=/probe console=ttyS0 panic=-1 quiet -- {word}");
-    MachineSpec { initrd: Initrd::Nano(pinned(&path)), command_line, ..alone(nano(name, folder), number) }
+    booting(alone(nano(name, folder), number), |boot| {
+        boot.initrd = Initrd::Nano(pinned(&path));
+        boot.command_line = command_line;
+    })
 }
 
 #[test]

@@ -9,7 +9,7 @@ use harness::{DiskSpec, HarnessError, Machine, MachineSpec, Pinned, Qemu};
 use recipe_spec::Code;
 use rustix::fs::XattrFlags;
 
-use crate::base::{boot, nano, pinned, probe};
+use crate::base::{boot, booting, nano, pinned, probe};
 
 /// A disk with the few files that facts are made of.
 fn disk(folder: &Path) -> Pinned {
@@ -97,9 +97,11 @@ fn a_disk_whose_journal_is_not_clean_is_not_looked_at() {
 fn only_a_nano_guest_does_without_an_overlay_and_only_it_looks_at_a_disk() {
     let folder = tempfile::tempdir().unwrap();
     let image = disk(folder.path());
-    let boots = harness::Initrd::Disk(image.clone());
+    let boots = booting(nano("readonly", folder.path()), |boot| {
+        boot.initrd = harness::Initrd::Disk(image.clone());
+    });
     let disk = DiskSpec { base: image, layers: Vec::new(), overlays: Vec::new() };
-    let spec = MachineSpec { initrd: boots, disk: Some(disk), ..nano("readonly", folder.path()) };
+    let spec = MachineSpec { disk: Some(disk), ..boots };
     let error = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap_err();
     assert_eq!(error.code(), Code::HostFailed, "{error}");
     let mut machine = boot(nano("diskless", folder.path()));

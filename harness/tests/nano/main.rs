@@ -12,6 +12,7 @@ mod inspect;
 mod qemu;
 mod relay;
 mod remains;
+mod template;
 
 use harness::{Accelerator, Mode, Qemu};
 

@@ -38,6 +38,8 @@ pub struct Manifest {
     pub network: Network,
     /// `[capabilities]`; empty if absent.
     pub capabilities: Capabilities,
+    /// `[instance]`; empty if absent.
+    pub instance: Instance,
     /// `[[step]]`, in the order in which they run.
     pub steps: Vec<Step>,
     /// `[[secret]]`.
@@ -120,6 +122,14 @@ pub struct Capabilities {
     pub setuid: Vec<GuestPath>,
     /// Users that may exist beyond the base's own.
     pub users: Vec<UserName>,
+}
+
+/// `[instance]`: what each instance, a clone of one template, needs of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// Services that hold secrets in memory or make them when they start, restarted in each clone where they run, in an order of
+    /// systemd's; `.service` is implied.
+    pub renew: Vec<String>,
 }
 
 /// `[[secret]]`: something that an instance, and nothing else, gets.

@@ -9,8 +9,8 @@ use toml::de::DeTable;
 use super::document::{self, Fields, Mistakes, Value};
 use super::step_reading;
 use super::{
-    Capabilities, Connect, FunctionTest, Listen, Manifest, Network, Protocol, RecipeInfo, Reference, Seconds,
-    Secret,
+    Capabilities, Connect, FunctionTest, Instance, Listen, Manifest, Network, Protocol, RecipeInfo,
+    Reference, Seconds, Secret,
 };
 use crate::diagnostic::{nearest, position};
 use crate::text::{Malformed, misleads, quoted};
@@ -28,6 +28,7 @@ pub(super) fn manifest(mistakes: &mut Mistakes<'_>, root: &DeTable<'_>) -> Optio
     let recipe = fields.required(mistakes, "recipe", recipe);
     let network = fields.optional(mistakes, "network", network);
     let capabilities = fields.optional(mistakes, "capabilities", capabilities);
+    let instance = fields.optional(mistakes, "instance", instance);
     let steps = fields.optional(mistakes, "step", |mistakes, value| {
         document::list(mistakes, value, limits.steps, step_reading::step)
     });
@@ -57,6 +58,7 @@ pub(super) fn manifest(mistakes: &mut Mistakes<'_>, root: &DeTable<'_>) -> Optio
         recipe: recipe?,
         network: network.unwrap_or_default(),
         capabilities: capabilities.unwrap_or_default(),
+        instance: instance.unwrap_or_default(),
         steps,
         secrets: secrets.into_iter().map(|(secret, _)| secret).collect(),
         tests: tests.into_iter().map(|(test, _)| test).collect(),
@@ -176,6 +178,15 @@ fn capabilities(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<Capabi
         .optional(mistakes, "users", |mistakes, value| document::distinct(mistakes, value, document::parsed));
     fields.finish(mistakes);
     Some(Capabilities { setuid: setuid.unwrap_or_default(), users: users.unwrap_or_default() })
+}
+
+fn instance(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<Instance> {
+    let mut fields = Fields::of(mistakes, value, "`[instance]`")?;
+    let renew = fields.optional(mistakes, "renew", |mistakes, value| {
+        document::distinct(mistakes, value, step_reading::unit)
+    });
+    fields.finish(mistakes);
+    Some(Instance { renew: renew.unwrap_or_default() })
 }
 
 fn secret(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<(Secret, Range<usize>)> {

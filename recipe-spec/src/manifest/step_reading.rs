@@ -216,7 +216,7 @@ fn line(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<String> {
     None
 }
 
-fn unit(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<String> {
+pub(super) fn unit(mistakes: &mut Mistakes<'_>, value: &Value<'_>) -> Option<String> {
     let text = document::text(mistakes, value)?;
     let fits = text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.len() <= UNIT_CHARACTERS

@@ -68,6 +68,9 @@ name = "é"
 run = '''
 true
 '''
+
+[instance]
+renew = ["munge-key", "munge.service"]
 "#;
 
 const HEAD: &str = "[recipe]\nname = \"a/b\"\nversion = \"1.0.0\"\nbase = [\"debian-12\"]\n";
@@ -90,6 +93,7 @@ fn the_whole_format_is_read() {
     assert_eq!(manifest.network.fetch, ["debian"]);
     assert_eq!(manifest.network.connect[0].host, "db.example.org");
     assert_eq!(manifest.capabilities.setuid, ["/usr/local/bin/x"]);
+    assert_eq!(manifest.instance.renew, ["munge-key", "munge.service"]);
     let steps: Vec<String> =
         manifest.steps.iter().map(|step| format!("{} {}", step.line, step.kind)).collect();
     assert_eq!(
@@ -313,6 +317,9 @@ fn each_mistake_has_its_message() {
         ),
         ("[capabilities]\nsetuid = [\"bin/x\"]", "`bin/x` is not a path in the machine"),
         ("[capabilities]\nroot = true", "unknown key `root`"),
+        ("[instance]\nrenew = [\"--now\"]", "`--now` is not a unit's name"),
+        ("[instance]\nrenew = [\"a\", \"a\"]", "listed twice"),
+        ("[instance]\nrestart = [\"a\"]", "unknown key `restart`"),
         ("[[secret]]\nname = \"x\"\npath = \"/etc/x\"", "a secret's path must be below `/run`"),
         (
             "[[test]]\nname = \"x\"\nrun = \"true\"\n[[test]]\nname = \"x\"\nrun = \"true\"",

@@ -1,0 +1,154 @@
+//! Templates and clones, of nano guests and of the base.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use harness::{
+    DISK_COMMAND_LINE, DiskSpec, Exec, HarnessError, Initrd, Machine, MachineSpec, Memory, Network, Output,
+    Qemu, Start, Template, identity,
+};
+use recipe_spec::Code;
+
+use crate::base::{base, boot, booting, nano, pinned, probe};
+
+/// A paused nano guest, kept in `folder/template`.
+fn nano_template(name: &str, folder: &Path) -> Template {
+    let spec = booting(nano(name, folder), |boot| boot.memory = Memory::Kept);
+    let mut machine = boot(spec);
+    probe(&mut machine, &["sleep", "0"]);
+    machine.into_template(&folder.join("template")).unwrap()
+}
+
+fn clone_of(template: &Template, spec: MachineSpec) -> MachineSpec {
+    MachineSpec { start: Start::Clone(template.clone()), ..spec }
+}
+
+/// Runs a command that must succeed, and gives what it said.
+fn said(machine: &mut Machine, argv: &[&str]) -> String {
+    let exec = Exec {
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        env: Default::default(),
+        cwd: None,
+        user: None,
+        timeout_ms: 60_000,
+        output_limit: 1 << 20,
+    };
+    let mut said = Vec::new();
+    let exited = machine.exec(exec, &mut |(Output::Stdout(bytes) | Output::Stderr(bytes))| {
+        said.extend_from_slice(bytes);
+    });
+    let text = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(exited.unwrap().status, Some(0), "{argv:?}: {text}");
+    text
+}
+
+#[test]
+fn clones_of_a_nano_guest_answer_and_a_changed_byte_starts_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = nano_template("source", folder.path());
+    assert_eq!(template, Template::pinned(template.folder(), template.sha256()).unwrap());
+    let qemu = Qemu::find().unwrap();
+    let mut clones: Vec<Machine> = (0..2)
+        .map(|number| {
+            let spec = clone_of(&template, nano(&format!("clone-{number}"), folder.path()));
+            let mut machine = Machine::spawn(&qemu, spec).unwrap();
+            machine.wake(&identity::fresh(&template, "nano").unwrap()).unwrap();
+            machine
+        })
+        .collect();
+    for machine in &mut clones {
+        machine.ping().unwrap();
+        let (exited, _) = probe(machine, &["sleep", "0"]);
+        assert_eq!(exited.status, Some(0));
+    }
+    drop(clones);
+
+    for name in ["memory", "state"] {
+        let path = template.folder().join(name);
+        let bytes = fs::read(&path).unwrap();
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        replace(&path, &changed);
+        let spec = clone_of(&template, nano("changed", folder.path()));
+        let error = Machine::spawn(&qemu, spec).unwrap_err();
+        assert_eq!(error.code(), Code::LayerMismatch, "{name}: {error}");
+        assert!(!folder.path().join("changed").exists(), "nothing was started");
+        replace(&path, &bytes);
+    }
+    let other = MachineSpec { memory_mib: 512, ..nano("larger", folder.path()) };
+    let error = Machine::spawn(&qemu, clone_of(&template, other)).unwrap_err();
+    assert!(matches!(error, HarnessError::BadSpec { .. }), "{error}");
+    assert!(error.to_string().contains("memoryMib"), "{error}");
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+/// The base, with a card and a disk.
+fn disk_machine(name: &str, folder: &Path) -> MachineSpec {
+    let base = base();
+    MachineSpec {
+        memory_mib: 512,
+        disk: Some(DiskSpec {
+            base: pinned(&base.join("disk.qcow2")),
+            layers: Vec::new(),
+            overlays: vec!["own".into()],
+        }),
+        network: Network::Restricted { forwards: Vec::new() },
+        ..booting(nano(name, folder), |boot| {
+            boot.initrd = Initrd::Disk(pinned(&base.join("initrd")));
+            boot.command_line = DISK_COMMAND_LINE.into();
+            boot.memory = Memory::Kept;
+        })
+    }
+}
+
+#[test]
+fn ten_clones_of_the_base_have_nothing_in_common_that_should_be_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = boot(disk_machine("source", folder.path()));
+    source.wait_running(crate::base::BOOT).unwrap();
+    let start = Instant::now();
+    let template = source.into_template(&folder.path().join("template")).unwrap();
+    println!("kept in {:.2} s", start.elapsed().as_secs_f64());
+    let qemu = Qemu::find().unwrap();
+    let mut seen: Vec<BTreeSet<String>> = Vec::new();
+    for number in 0..10 {
+        let name = format!("clone-{number}");
+        let start = Instant::now();
+        let mut machine =
+            Machine::spawn(&qemu, clone_of(&template, disk_machine(&name, folder.path()))).unwrap();
+        let spawned = start.elapsed();
+        let identity = identity::fresh(&template, &name).unwrap();
+        machine.wake(&identity).unwrap();
+        let woken = start.elapsed();
+        let first = said(&mut machine, &["true"]);
+        let answered = start.elapsed();
+        println!("{name}: {spawned:?} {woken:?} {answered:?}");
+        assert_eq!(first, "");
+        assert_eq!(said(&mut machine, &["hostname"]).trim(), name);
+        let names = identity.names.unwrap();
+        assert_eq!(said(&mut machine, &["cat", "/sys/class/net/eth0/address"]).trim(), names.mac.unwrap());
+        assert_eq!(said(&mut machine, &["cat", "/etc/machine-id"]).trim(), names.machine_id);
+        let keys = said(&mut machine, &["sh", "-c", "cat /etc/ssh/ssh_host_*.pub"]);
+        assert_eq!(keys, names.host_key.public);
+        seen.push(
+            [
+                said(&mut machine, &["cat", "/etc/machine-id"]),
+                keys,
+                said(&mut machine, &["sh", "-c", "head -c 32 /dev/urandom | od -An -tx1"]),
+                said(&mut machine, &["cat", "/sys/class/net/eth0/address"]),
+            ]
+            .into(),
+        );
+    }
+    let all: BTreeSet<_> = seen.iter().flatten().collect();
+    assert_eq!(all.len(), 40, "{seen:#?}");
+}
