@@ -51,6 +51,19 @@ pub struct Machines<'a> {
     fetched: Arc<Mutex<Vec<RelayEvent>>>,
 }
 
+/// What a machine is a clone of.
+#[derive(Debug)]
+pub struct Original<'a> {
+    /// The base image.
+    pub base: &'a VerifiedBase,
+    /// Base and layers, and the name of the clone's own overlay.
+    pub disk: DiskSpec,
+    /// Their boot, paused.
+    pub template: &'a Template,
+    /// The VO's recipe, which says what must not be shared.
+    pub manifest: &'a Manifest,
+}
+
 impl<'a> Machines<'a> {
     /// Finds QEMU and what it can run on, says it aloud, and asks the site's policy. Machines live below `folder`.
     ///
@@ -149,20 +162,13 @@ impl<'a> Machines<'a> {
     /// A clone to test in, awake; `interruption` ends it.
     pub(crate) fn testing(
         &self,
-        base: &VerifiedBase,
         name: &str,
-        disk: DiskSpec,
-        template: &Template,
-        manifest: &Manifest,
+        original: Original<'_>,
         interruption: &Interruption,
     ) -> Result<Machine, Stopped> {
         let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
         let network = Network::Restricted { forwards: Vec::new() };
-        let spec = MachineSpec {
-            start: Start::Clone(template.clone()),
-            ..self.spec(base, name, disk, network, None, Some(limit))
-        };
-        self.awake(Machine::spawn(&self.qemu, spec)?, template, name, manifest, interruption)
+        self.clone_of(original, name, name, network, Some(limit), interruption)
     }
 
     /// A nano guest that has a sealed disk to look at, and cannot write to it.
@@ -185,30 +191,30 @@ impl<'a> Machines<'a> {
     /// As the harness says: digests, QEMU, users; `TEST_FAILED` if a service cannot get secrets of its own.
     pub fn instance(
         &self,
-        base: &VerifiedBase,
-        disk: DiskSpec,
-        template: &Template,
-        manifest: &Manifest,
+        original: Original<'_>,
         forwards: Vec<Forward>,
         hostname: &str,
         interruption: &Interruption,
     ) -> Result<Machine, Stopped> {
-        let spec = MachineSpec {
-            start: Start::Clone(template.clone()),
-            ..self.spec(base, "instance", disk, Network::Restricted { forwards }, None, None)
-        };
-        self.awake(Machine::spawn(&self.qemu, spec)?, template, hostname, manifest, interruption)
+        self.clone_of(original, "instance", hostname, Network::Restricted { forwards }, None, interruption)
     }
 
-    /// Makes a clone a machine of its own: what the agent gives it, then its services that hold secrets in memory.
-    fn awake(
+    /// Makes a clone, and makes it a machine of its own: what the agent gives it, then its services that hold secrets in memory.
+    fn clone_of(
         &self,
-        mut machine: Machine,
-        template: &Template,
+        original: Original<'_>,
+        name: &str,
         hostname: &str,
-        manifest: &Manifest,
+        network: Network,
+        wall_clock: Option<Duration>,
         interruption: &Interruption,
     ) -> Result<Machine, Stopped> {
+        let Original { base, disk, template, manifest } = original;
+        let spec = MachineSpec {
+            start: Start::Clone(template.clone()),
+            ..self.spec(base, name, disk, network, None, wall_clock)
+        };
+        let mut machine = Machine::spawn(&self.qemu, spec)?;
         let killer = machine.killer();
         interruption.when_asked(move || killer.kill());
         machine.wake(&harness::identity::fresh(template, hostname)?)?;

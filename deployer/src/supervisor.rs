@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use authorizer::events::Stage;
 use authorizer::journal::Journal;
-use authorizer::machines::{Machines, run_function_tests};
+use authorizer::machines::{Machines, Original, run_function_tests};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
 use harness::{DiskSpec, Forward, Machine};
@@ -64,24 +64,22 @@ pub fn supervise(
         Stage::Launch,
         |_: &Machine| machines.described(),
         |journal| {
-            let disk = DiskSpec {
-                base: deployable.base().pinned(authorizer::base::DISK_FILE),
-                layers: deployable.layers().to_vec(),
-                overlays: vec!["instance".to_owned()],
+            let original = Original {
+                base: deployable.base(),
+                disk: DiskSpec {
+                    base: deployable.base().pinned(authorizer::base::DISK_FILE),
+                    layers: deployable.layers().to_vec(),
+                    overlays: vec!["instance".to_owned()],
+                },
+                template: deployable.template(),
+                manifest: deployable.recipe().manifest(),
             };
             let forwards = order.forwards.iter().map(|forward| Forward {
                 host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, forward.host),
                 guest: forward.guest,
             });
-            let launched = machines.instance(
-                deployable.base(),
-                disk,
-                deployable.template(),
-                deployable.recipe().manifest(),
-                forwards.collect(),
-                held.id(),
-                journal.interruption(),
-            );
+            let interruption = journal.interruption();
+            let launched = machines.instance(original, forwards.collect(), held.id(), interruption);
             // What it could not bind is free again now, unless another program has it.
             launched.map_err(|stopped| match ports_are_free(order) {
                 Err(taken) if stopped.code == Code::MachineFailed => taken,

@@ -317,7 +317,6 @@ mod tests {
         Qemu {
             program: "/usr/bin/qemu-system-x86_64".into(),
             version: "10.0.2".into(),
-            image_tool: "/usr/bin/qemu-img".into(),
             setpriv: "/usr/bin/setpriv".into(),
             prlimit: "/usr/bin/prlimit".into(),
         }

@@ -21,7 +21,6 @@ pub struct Qemu {
     pub program: PathBuf,
     /// What `--version` says after `version`, for example `10.0.2 (Debian 1:10.0.2+ds-2)`.
     pub version: String,
-    pub(crate) image_tool: PathBuf,
     pub(crate) setpriv: PathBuf,
     pub(crate) prlimit: PathBuf,
 }
@@ -37,7 +36,6 @@ impl Qemu {
         Ok(Self {
             program,
             version,
-            image_tool: look_up("qemu-img", WANTED)?,
             setpriv: look_up("setpriv", "util-linux 2.33 or later")?,
             prlimit: look_up("prlimit", "util-linux")?,
         })

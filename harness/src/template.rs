@@ -17,11 +17,10 @@ use recipe_spec::digest::Sha256Digest;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::accelerator::Accelerator;
 use crate::arguments::{MACHINE_TYPE, processor_model};
-use crate::artifact::{Pinned, check_layer};
+use crate::artifact::{Pinned, check_layer, memory_digest, open_memory};
 use crate::error::HarnessError;
 use crate::spec::{MachineSpec, Network};
 
@@ -38,7 +37,7 @@ pub const RECORD_FILE: &str = "template.json";
 const MAX_RECORD: u64 = 64 * 1024;
 /// Longest device state, in bytes: RAM is not in it, so it is some 400 KB.
 pub(crate) const MAX_STATE: u64 = 64 << 20;
-/// RAM is copied and hashed in pieces of this size; a piece of zeros stays a hole.
+/// Files are copied in pieces of this size.
 const PIECE: usize = 1 << 20;
 
 /// All that a clone starts from.
@@ -56,7 +55,7 @@ pub struct Record {
     pub shape: Shape,
     /// What was booted.
     pub booted: Booted,
-    /// Digest of the RAM.
+    /// Digest of the RAM: SHA-256 of the SHA-256 of each MiB, in order.
     pub memory: Sha256Digest,
     /// Digest of the device state.
     pub state: Sha256Digest,
@@ -201,8 +200,8 @@ impl Template {
     /// # Errors
     /// `LAYER_MISMATCH`, and what the operating system says.
     pub fn check_files(&self) -> Result<(), HarnessError> {
-        let files = [self.memory(), self.state()].into_iter().chain(self.overlay());
-        files.into_iter().try_for_each(|file| check_layer(&file))
+        open_memory(&self.memory())?;
+        [self.state()].into_iter().chain(self.overlay()).try_for_each(|file| check_layer(&file))
     }
 
     /// Why a machine of this shape cannot be its clone, if so.
@@ -262,14 +261,16 @@ impl Kept {
         DirBuilder::new().mode(0o700).create(folder).map_err(failed("make", folder))?;
         let at = |name: &str| folder.join(name);
         let memory = at(MEMORY_FILE);
-        let memory_digest = copy_sparse(&self.memory, &memory).map_err(failed("write", &memory))?;
+        let copied = copy_sparse(&self.memory, &memory).map_err(failed("write", &memory))?;
+        let memory_digest = memory_digest(&copied).map_err(failed("read", &memory))?;
         let state = at(STATE_FILE);
         let state_bytes = self.state.metadata().map_err(failed("look at", &state))?.len();
         if !(1..=MAX_STATE).contains(&state_bytes) {
             let error = io::Error::other(format!("QEMU wrote a device state of {state_bytes} bytes"));
             return Err(HarnessError::system("keep", &state, error));
         }
-        let state_digest = copy_sparse(&self.state, &state).map_err(failed("write", &state))?;
+        let mut copied = copy_sparse(&self.state, &state).map_err(failed("write", &state))?;
+        let state_digest = Sha256Digest::of_reader(&mut copied).map_err(failed("read", &state))?.0;
         let overlay = overlay
             .map(|from| {
                 let path = at(OVERLAY_FILE);
@@ -297,25 +298,23 @@ impl Kept {
     }
 }
 
-/// Copies a file to a new one that nobody may write, with holes for what is zero, and gives the digest of all its bytes.
-fn copy_sparse(from: &File, to: &Path) -> io::Result<Sha256Digest> {
+/// Copies a file to a new one that nobody may write, with holes for what is zero.
+fn copy_sparse(from: &File, to: &Path) -> io::Result<File> {
     let size = from.metadata()?.len();
     // QEMU maps the RAM of a clone under its own user: it must be able to open it, and may never write it.
     let out = sealed_new(to, 0o444)?;
     out.set_len(size)?;
-    let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
     let mut at = 0;
     while at < size {
         let length = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
         let bytes = &mut piece[..length];
         from.read_exact_at(bytes, at)?;
-        hasher.update(&*bytes);
         write_unless_zero(&out, bytes, at)?;
         at += length as u64;
     }
     out.sync_all()?;
-    Ok(Sha256Digest::from_bytes(hasher.finalize().into()))
+    Ok(out)
 }
 
 /// Pages of zeros are left out: they are read as zeros anyhow, and need no room.

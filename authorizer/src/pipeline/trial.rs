@@ -22,7 +22,7 @@ use super::site_recipes;
 use crate::events::Stage;
 use crate::interruption::Interruption;
 use crate::journal::Journal;
-use crate::machines::{Machines, await_running, run_function_test};
+use crate::machines::{Machines, Original, await_running, run_function_test};
 use crate::site::Site;
 use crate::stopped::Stopped;
 use crate::suite::{self, Seen, TestResult};
@@ -162,9 +162,13 @@ struct FunctionTested {
 impl Trial<'_, '_> {
     fn clone_named(&self, name: &str, interruption: &Interruption) -> Result<Machine, Stopped> {
         let sealed = &self.inspected.sealed;
-        let manifest = sealed.scanned.recipe().manifest();
-        let disk = sealed.disk(&["clone"]);
-        self.machines.testing(&sealed.base, name, disk, self.template, manifest, interruption)
+        let original = Original {
+            base: &sealed.base,
+            disk: sealed.disk(&["clone"]),
+            template: self.template,
+            manifest: sealed.scanned.recipe().manifest(),
+        };
+        self.machines.testing(name, original, interruption)
     }
 
     fn seen<'a>(&'a self, live: &'a Facts, live_contents: &'a BTreeMap<String, Vec<u8>>) -> Seen<'a> {

@@ -19,11 +19,35 @@ use authorizer::publication::{self, AUTHORIZATION_FILE, Files, RECIPE_ENVELOPE_F
 use authorizer::site::config::Level;
 use authorizer::site::{InitOptions, KeyProtection, Layout, Site, SiteLock, TrustLock, add_vo};
 use crl::{AuthenticCrl, Reason, Scope, Seen, Selector};
+use harness::template::{Booted, RECORD_FILE, Record, Shape};
+use harness::{Accelerator, Mode, Qemu};
 use recipe_spec::payload::PayloadFile;
 use recipe_spec::statement::{BASE_PREDICATE, Statement, Subject, recipe_statement};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest, Timestamp};
 use signer::ca::{self, CaFiles};
 use signer::{Chain, PAYLOAD_TYPE, Role, SecretKey, Signer, dsse};
+
+/// What a template of this host would be.
+pub(crate) fn template_record() -> Record {
+    let digest = |text: &str| Sha256Digest::of(text.as_bytes());
+    Record {
+        shape: Shape {
+            qemu: Qemu::find().unwrap().version,
+            machine: "q35".into(),
+            cpu: "qemu64".into(),
+            accelerator: Accelerator::Tcg,
+            memory_mib: 1024,
+            mode: Mode::Disk,
+            card: true,
+            relay: false,
+            images: Vec::new(),
+        },
+        booted: Booted { kernel: digest("kernel"), initrd: digest("initrd"), command_line: "quiet".into() },
+        memory: digest("memory"),
+        state: digest("state"),
+        overlay: Some(digest("overlay")),
+    }
+}
 
 pub(crate) const DAY: i64 = 86_400;
 pub(crate) const YEAR: i64 = 365 * DAY;
@@ -70,6 +94,8 @@ impl Minted {
         for layer in [&b"the VO's layer"[..], b"the site's layer"] {
             put(&minted.layer(layer), layer);
         }
+        fs::create_dir_all(minted.template()).unwrap();
+        put(&minted.template().join(RECORD_FILE), &template_record().to_json());
         minted.publish(&minted.countersigned(minted.predicate()));
         minted.note_authorized(VERSION);
         minted
@@ -133,6 +159,11 @@ impl Minted {
         self.layout().layers().join(format!("{}.qcow2", Sha256Digest::of(content)))
     }
 
+    /// The folder of the template, which holds nothing but its record.
+    pub(crate) fn template(&self) -> PathBuf {
+        self.layout().template(Sha256Digest::of(&template_record().to_json()))
+    }
+
     pub(crate) fn envelope(&self) -> Vec<u8> {
         signed(&self.recipe, &self.signer)
     }
@@ -175,7 +206,7 @@ impl Minted {
             reviews: Vec::new(),
             inputs: None,
             layers: vec![layer(LayerRole::Vo, "the VO's layer"), layer(LayerRole::Site, "the site's layer")],
-            template: None,
+            template: Some(Sha256Digest::of(&template_record().to_json()).into()),
             disk: Some(DiskEvidence { changes: digest("changes").into() }),
             tests: vec![TestEvidence {
                 suite: TestSuite::Site,

@@ -3,10 +3,12 @@
 use authorizer::authorization;
 use authorizer::base::{FILES, STATEMENT_FILE};
 use authorizer::publication::{AUTHORIZATION_FILE, RECIPE_ENVELOPE_FILE};
+use harness::template::RECORD_FILE;
+use recipe_spec::Sha256Digest;
 use signer::Role;
 
 use super::*;
-use crate::minted::{DAY, change_a_byte, issued, plain, put, recipe, signed};
+use crate::minted::{DAY, change_a_byte, issued, plain, put, recipe, signed, template_record};
 
 #[test]
 fn one_byte_changed_in_any_file_of_the_base() {
@@ -75,6 +77,49 @@ fn a_layer_that_is_not_there() {
     assert_eq!(soon(&minted), Err(Code::LayerMismatch));
     fs::create_dir(&layer).unwrap();
     assert_eq!(soon(&minted), Err(Code::LayerMismatch));
+}
+
+/// As for layers, its files are checked through the descriptors that QEMU gets.
+#[test]
+fn a_template_that_is_not_there_not_the_one_or_of_another_qemu() {
+    let minted = minted();
+    let record = minted.template().join(RECORD_FILE);
+    let good = fs::read(&record).unwrap();
+    let other = String::from_utf8(good.clone()).unwrap().replace("\"relay\":false", "\"relay\":true");
+    for bytes in [other.as_bytes(), b"", b"{}", &good[..good.len() - 1]] {
+        put(&record, bytes);
+        assert_eq!(soon(&minted), Err(Code::LayerMismatch), "{}", String::from_utf8_lossy(bytes));
+    }
+    put(&record, &good);
+    assert_eq!(soon(&minted), Ok(()));
+    let kept = record.with_extension("kept");
+    fs::rename(&record, &kept).unwrap();
+    assert_eq!(soon(&minted), Err(Code::LayerMismatch), "missing");
+    std::os::unix::fs::symlink(&kept, &record).unwrap();
+    assert_eq!(soon(&minted), Err(Code::LayerMismatch), "a link");
+    fs::remove_file(&record).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &record, rustix::fs::Mode::RUSR).unwrap();
+    assert_eq!(soon(&minted), Err(Code::LayerMismatch), "a pipe, for which nobody waits");
+
+    let mut older = template_record();
+    older.shape.qemu = "9.0.0".into();
+    let mut smaller = template_record();
+    smaller.shape.memory_mib = 512;
+    for record in [older, smaller] {
+        let bytes = record.to_json();
+        let digest = Sha256Digest::of(&bytes);
+        let folder = minted.layout().template(digest);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(RECORD_FILE), bytes).unwrap();
+        let mut predicate = minted.predicate();
+        predicate.template = Some(digest.into());
+        minted.publish(&minted.countersigned(predicate));
+        assert_eq!(soon(&minted), Err(Code::LayerMismatch), "{:?}", record.shape);
+    }
+    let mut predicate = minted.predicate();
+    predicate.template = None;
+    minted.publish(&minted.countersigned(predicate));
+    assert_eq!(soon(&minted), Err(Code::NotAuthorized), "an older version's");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{CONSOLE_LOG, MONITOR_TIME, Machine, Phase};
 use crate::accelerator::Accelerator;
 use crate::arguments::{self, Begin, CONTROL_PORT, Disk, Launch, Processor};
-use crate::artifact::{Part, Pinned, open_disk, read_boot_file, sealed_memory};
+use crate::artifact::{Part, Pinned, open_disk, open_memory, read_boot_file, sealed_memory};
 use crate::confinement::{self, UserLease};
 use crate::console::{Console, Log};
 use crate::descriptors::{Descriptors, FdSet};
@@ -51,7 +51,7 @@ impl Machine {
             .map(|(sealed, size)| {
                 Ok::<_, HarnessError>(Disk {
                     sealed,
-                    overlays: make_overlays(qemu, &overlays, size, &mut descriptors)?,
+                    overlays: make_overlays(&overlays, size, &mut descriptors)?,
                 })
             })
             .transpose()?;
@@ -166,7 +166,7 @@ fn begin(
             if let Some(reason) = template.misfit(&shape) {
                 return Err(HarnessError::BadSpec { machine: spec.name.clone(), reason });
             }
-            let memory = descriptors.inherit(open_disk(&template.memory(), Part::Layer)?);
+            let memory = descriptors.inherit(open_memory(&template.memory())?);
             let state = descriptors.set([open_disk(&template.state(), Part::Layer)?]);
             Ok((Begin::Clone { memory, state }, None))
         }
@@ -265,14 +265,13 @@ fn open_sealed(
 
 /// New overlays, empty, by node name.
 fn make_overlays(
-    qemu: &Qemu,
     overlays: &[(String, PathBuf)],
     size: u64,
     descriptors: &mut Descriptors,
 ) -> Result<Vec<(String, FdSet)>, HarnessError> {
     let mut made = Vec::new();
     for (node, path) in overlays {
-        overlay::create(&qemu.image_tool, path, size)?;
+        overlay::create(path, size)?;
         let open = |write| {
             let file = File::options().read(true).write(write).open(path);
             file.map_err(|source| HarnessError::system("open", path, source))
