@@ -150,6 +150,20 @@ fn what_was_countersigned_is_verified_from_its_bytes() {
 }
 
 #[test]
+fn what_it_needs_of_the_store_is_its_layers_and_its_template() {
+    let site = Site::new();
+    let mut predicate = predicate();
+    let needed = |predicate: AuthorizationPredicate| {
+        needed_untrusted(&countersign(digest("recipe"), predicate, &site.signer).unwrap()).unwrap()
+    };
+    let layers = [digest("layer 1"), digest("layer 2")];
+    assert_eq!(needed(predicate.clone()), layers);
+    predicate.template = Some(digest("template").into());
+    assert_eq!(needed(predicate), [layers[0], layers[1], digest("template")]);
+    assert_eq!(needed_untrusted(b"no authorization"), None);
+}
+
+#[test]
 fn the_predicate_is_spelled_as_in_the_formats() {
     let json = serde_json::to_string(&predicate()).unwrap();
     let digest = |text| format!(r#"{{"sha256":"{}"}}"#, digest(text));

@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn what_no_authorization_names_is_swept_and_what_is_neither_layer_nor_template_stays() {
+        let fixture = Fixture::new();
+        let layout = fixture.site.layout();
+        let digest = Sha256Digest::of(b"x");
+        std::fs::create_dir_all(layout.layers()).unwrap();
+        std::fs::write(layout.layer(digest), b"x").unwrap();
+        let foreign = layout.templates().join("lost+found");
+        for folder in [&layout.template(digest), &foreign] {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join("memory"), b"x").unwrap();
+        }
+        assert_eq!(sweep(&fixture.site, &fixture.lock).unwrap(), 2);
+        assert!(!layout.layer(digest).exists() && !layout.template(digest).exists());
+        assert!(foreign.join("memory").exists());
+        assert_eq!(sweep(&fixture.site, &fixture.lock).unwrap(), 0);
+    }
+
+    #[test]
     fn no_layer_is_removed_where_the_repository_lacks_what_was_published() {
         let fixture = Fixture::new();
         let (one, two) = (Version::new(1, 0, 0), Version::new(2, 0, 0));
