@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use guest::control::PROTOCOL;
 use harness::accelerator::{ProbeGuest, probe};
 use harness::arguments::MACHINE_TYPE;
 use harness::worker::{Entry, Workers};
@@ -16,7 +17,7 @@ use harness::{
     SystemState, Template, UserRange, fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
-use recipe_spec::{Code, OriginName, Sha256Digest};
+use recipe_spec::{Code, OriginName, RecipeName, Sha256Digest};
 
 use crate::authorization::{Acceleration, BuilderEvidence};
 use crate::base::{INITRD_FILE, KERNEL_FILE, NANO_FILE, VerifiedBase};
@@ -168,7 +169,9 @@ impl<'a> Machines<'a> {
     ) -> Result<Machine, Stopped> {
         let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
         let network = Network::Restricted { forwards: Vec::new() };
-        self.clone_of(original, name, name, network, Some(limit), interruption)
+        // Nothing in the guest shall tell a test from a deployment by its name.
+        let hostname = new_hostname(&original.manifest.recipe.name)?;
+        self.clone_of(original, name, &hostname, network, Some(limit), interruption)
     }
 
     /// A nano guest that has a sealed disk to look at, and cannot write to it.
@@ -217,11 +220,11 @@ impl<'a> Machines<'a> {
         let mut machine = Machine::spawn(&self.qemu, spec)?;
         let killer = machine.killer();
         interruption.when_asked(move || killer.kill());
-        machine.wake(&harness::identity::fresh(template, hostname)?)?;
+        machine.wake(harness::identity::fresh(template, hostname)?).map_err(not_a_clone)?;
         let of_site = self.site.config().clones.renew.iter().map(|unit| unit.as_str().to_owned());
         let units: Vec<_> = manifest.instance.renew.iter().cloned().chain(of_site).collect();
         if !units.is_empty() {
-            renew(&mut machine, units)?;
+            renew(&mut machine, &units)?;
         }
         Ok(machine)
     }
@@ -319,10 +322,65 @@ impl<'a> Machines<'a> {
     }
 }
 
-/// Restarts services that hold secrets of the template in memory, where they run.
-fn renew(machine: &mut Machine, units: Vec<String>) -> Result<(), Stopped> {
+/// A machine that cannot be brought to rest or woken, by what its recipe left in it, did not pass.
+pub(crate) fn not_a_clone(error: HarnessError) -> Stopped {
+    match &error {
+        HarnessError::Agent { .. } => Stopped::new(Code::TestFailed, &error),
+        _ => Stopped::from(error),
+    }
+}
+
+/// `web-0123456789ab`: people read the first part, chance makes it unique. A single label (RFC 1123 §2.1).
+///
+/// # Errors
+/// `HOST_FAILED` if the system has no randomness.
+pub fn new_hostname(recipe: &RecipeName) -> Result<String, Stopped> {
+    const NAME: usize = 50;
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(Stopped::internal)?;
+    let name = recipe.name();
+    Ok(format!("{}-{}", name.get(..NAME).unwrap_or(name), hex::encode(random)))
+}
+
+/// Restarts services that hold secrets of the template in memory, where they run. A unit that is not there or does not run holds
+/// none.
+fn renew(machine: &mut Machine, units: &[String]) -> Result<(), Stopped> {
+    let (_, states) = systemctl(machine, &["is-active"], units)?;
+    let lines: Vec<&str> = states.lines().collect();
+    if lines.len() != units.len() {
+        return Err(not_renewed(&states));
+    }
+    let running: Vec<String> = units
+        .iter()
+        .zip(lines)
+        .filter(|(_, state)| *state == "active")
+        .map(|(unit, _)| unit.clone())
+        .collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    match systemctl(machine, &["restart"], &running)? {
+        (Some(0), _) => Ok(()),
+        (_, said) => Err(not_renewed(&said)),
+    }
+}
+
+fn not_renewed(said: &str) -> Stopped {
+    let message = "a service that holds secrets in memory could not be restarted in a clone";
+    Stopped::new(Code::TestFailed, message).details(said).hint(
+        "`renew` below `[instance]` in the recipe and below `[clones]` in site.toml names these services",
+    )
+}
+
+/// Exit status and both streams.
+fn systemctl(
+    machine: &mut Machine,
+    verb: &[&str],
+    units: &[String],
+) -> Result<(Option<i32>, String), Stopped> {
+    let words = ["systemctl"].iter().chain(verb).chain(&["--"]).map(|word| (*word).to_owned());
     let exec = Exec {
-        argv: ["systemctl", "try-restart", "--"].map(str::to_owned).into_iter().chain(units).collect(),
+        argv: words.chain(units.iter().cloned()).collect(),
         env: BTreeMap::new(),
         cwd: None,
         user: None,
@@ -334,13 +392,7 @@ fn renew(machine: &mut Machine, units: Vec<String>) -> Result<(), Stopped> {
         let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
         said.extend_from_slice(bytes);
     })?;
-    if exited.status == Some(0) {
-        return Ok(());
-    }
-    let message = "a service that holds secrets in memory could not be restarted in a clone";
-    Err(Stopped::new(Code::TestFailed, message).details(String::from_utf8_lossy(&said)).hint(
-        "`renew` below `[instance]` in the recipe and below `[clones]` in site.toml names these services",
-    ))
+    Ok((exited.status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 fn to_origin(name: &OriginName, configured: &config::Origin) -> Result<Origin, Stopped> {
@@ -358,6 +410,9 @@ pub fn outdated(template: &Template, qemu_version: &str, site: &Site) -> Option<
     let memory = site.config().executor.memory_mib.get();
     if shape.qemu != qemu_version {
         return Some(format!("its template was made by QEMU {}, this host has {qemu_version}", shape.qemu));
+    }
+    if shape.protocol != PROTOCOL {
+        return Some("its template's agent speaks the protocol of another version".to_owned());
     }
     (shape.memory_mib != memory)
         .then(|| format!("its template has {} MiB of memory, site.toml says {memory}", shape.memory_mib))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use authorizer::events::Stage;
 use authorizer::journal::Journal;
-use authorizer::machines::{Machines, Original, run_function_tests};
+use authorizer::machines::{Machines, Original, new_hostname, run_function_tests};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
 use harness::{DiskSpec, Forward, Machine};
@@ -57,7 +57,7 @@ pub fn supervise(
     let deployable = journal
         .stage(Stage::VerifyAuthorization, verified_detail, |_| Deployable::check(order, site, clock()))?;
     ports_are_free(order)?;
-    let held = Instances::new(site.layout().instances()).begin(&new_id(order)?)?;
+    let held = Instances::new(site.layout().instances()).begin(&new_hostname(&order.name)?)?;
     let run = RunFolder(held.folder().to_owned());
     let machines = Machines::prepare(site, deployable.base(), held.folder(), journal)?;
     let mut machine = journal.stage(
@@ -83,6 +83,7 @@ pub fn supervise(
             // What it could not bind is free again now, unless another program has it.
             launched.map_err(|stopped| match ports_are_free(order) {
                 Err(taken) if stopped.code == Code::MachineFailed => taken,
+                _ if stopped.code == Code::LayerMismatch => stopped.hint("authorize the recipe again"),
                 _ => stopped,
             })
         },
@@ -190,16 +191,6 @@ fn record(
         uid: machine.uid().unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         accelerator: machines.accelerator().to_string(),
     }
-}
-
-/// `web-0123456789ab`: people read the first part, chance makes it unique. It is the instance's host name too, a single label
-/// (RFC 1123 §2.1).
-fn new_id(order: &Order) -> Result<String, Stopped> {
-    const NAME: usize = 50;
-    let mut random = [0; 6];
-    getrandom::fill(&mut random).map_err(Stopped::internal)?;
-    let name = order.name.name();
-    Ok(format!("{}-{}", name.get(..NAME).unwrap_or(name), hex::encode(random)))
 }
 
 /// The machine's folder inside the instance's: gone at the end, but for the console's log.

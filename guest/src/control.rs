@@ -131,7 +131,8 @@ pub enum Request {
     /// closed. May take more than 30 seconds; on an error nothing stays frozen.
     Rest,
     /// The first question to a clone of a machine at rest: makes it a machine of its own, then lets its processes go on.
-    /// Answers [`Response::Done`]. Only a machine at rest can be woken; on an error it stays at rest, with its processes frozen.
+    /// Answers [`Response::Done`]. Only a machine at rest can be woken; on an error it stays at rest, with its
+    /// processes frozen, unless thawing them was what failed.
     Wake(Identity),
     /// Starts an orderly power-off and answers [`Response::Done`] first.
     PowerOff,

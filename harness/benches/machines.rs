@@ -106,7 +106,7 @@ impl Bench {
         let start = Instant::now();
         let mut machine = Machine::spawn(&self.qemu, spec).unwrap();
         let loaded = start.elapsed();
-        machine.wake(&identity::fresh(template, name).unwrap()).unwrap();
+        machine.wake(identity::fresh(template, name).unwrap()).unwrap();
         let woken = start.elapsed();
         let exec = Exec {
             argv: vec!["true".to_owned()],

@@ -132,12 +132,18 @@ fn key(qemu: &Qemu) -> Result<Sha256Digest, HarnessError> {
         fs::read_to_string(path).map_err(|source| HarnessError::system("read", Path::new(path), source))
     };
     let boot = read("/proc/sys/kernel/random/boot_id")?;
-    let processors = read("/proc/cpuinfo")?;
-    let model = processors.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
+    let model = host_processor()?;
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let user = rustix::process::geteuid().as_raw();
-    let all = [&qemu.version, release.trim(), boot.trim(), model, &user.to_string()].join("\n");
+    let all = [&qemu.version, release.trim(), boot.trim(), &model, &user.to_string()].join("\n");
     Ok(Sha256Digest::of(all.as_bytes()))
+}
+
+/// What the kernel calls the host's processor.
+pub(crate) fn host_processor() -> Result<String, HarnessError> {
+    let path = Path::new("/proc/cpuinfo");
+    let processors = fs::read_to_string(path).map_err(|source| HarnessError::system("read", path, source))?;
+    Ok(processors.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned())
 }
 
 /// An answer that cannot be read is no answer.

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use guest::control::Mode;
 use recipe_spec::digest::Sha256Digest;
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, host_processor};
 use crate::arguments::{MACHINE_TYPE, processor_model};
 use crate::artifact::{Pinned, check_layer, memory_digest, open_memory};
 use crate::error::HarnessError;
@@ -70,6 +70,8 @@ pub struct Record {
 pub struct Shape {
     /// Version of QEMU.
     pub qemu: String,
+    /// The protocol that its agent speaks ([`guest::control::PROTOCOL`]); it says no hello again.
+    pub protocol: u32,
     /// Machine type.
     pub machine: String,
     /// Model of the processor.
@@ -106,8 +108,9 @@ impl Shape {
         let images = spec.disk.iter().flat_map(|disk| std::iter::once(&disk.base).chain(&disk.layers));
         Self {
             qemu: qemu_version.to_owned(),
+            protocol: guest::control::PROTOCOL,
             machine: MACHINE_TYPE.to_owned(),
-            cpu: processor_model(spec.accelerator).to_owned(),
+            cpu: processor(spec.accelerator),
             accelerator: spec.accelerator,
             memory_mib: spec.memory_mib,
             mode: spec.start.mode(),
@@ -118,12 +121,21 @@ impl Shape {
     }
 }
 
+/// The processor as a guest sees it. By KVM it is the host's own, and a state that was saved on one does not go on on another.
+fn processor(accelerator: Accelerator) -> String {
+    let model = processor_model(accelerator);
+    match accelerator {
+        Accelerator::Tcg => model.to_owned(),
+        Accelerator::Kvm => format!("{model}: {}", host_processor().unwrap_or_default()),
+    }
+}
+
 impl Template {
-    /// The template in this folder, as its record says; nothing else is looked at, so it proves nothing yet.
+    /// The template in this folder, if the bytes of its record have this digest. Its files are checked when a clone starts.
     ///
     /// # Errors
-    /// [`HarnessError::Unusable`] (`LAYER_MISMATCH`) if there is none or its record makes no sense.
-    pub fn read(folder: &Path) -> Result<Self, HarnessError> {
+    /// [`HarnessError::Unusable`], [`HarnessError::LayerMismatch`] (`LAYER_MISMATCH`) if there is none, or another.
+    pub fn pinned(folder: &Path, sha256: Sha256Digest) -> Result<Self, HarnessError> {
         let path = folder.join(RECORD_FILE);
         let unusable = |reason: String| HarnessError::Unusable { path: path.clone(), layer: true, reason };
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
@@ -142,21 +154,12 @@ impl Template {
         file.take(MAX_RECORD)
             .read_to_end(&mut bytes)
             .map_err(|source| HarnessError::system("read", &path, source))?;
+        let actual = Sha256Digest::of(&bytes);
+        if actual != sha256 {
+            return Err(HarnessError::LayerMismatch { path, expected: sha256, actual });
+        }
         let record = serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
         Ok(Self { folder: folder.to_owned(), record })
-    }
-
-    /// The template in this folder, if its record is this one.
-    ///
-    /// # Errors
-    /// As [`Template::read`]; [`HarnessError::LayerMismatch`] if it is another.
-    pub fn pinned(folder: &Path, sha256: Sha256Digest) -> Result<Self, HarnessError> {
-        let template = Self::read(folder)?;
-        let actual = template.sha256();
-        if actual == sha256 {
-            return Ok(template);
-        }
-        Err(HarnessError::LayerMismatch { path: folder.join(RECORD_FILE), expected: sha256, actual })
     }
 
     /// What it is.
@@ -206,13 +209,17 @@ impl Template {
 
     /// Why a machine of this shape cannot be its clone, if so.
     pub(crate) fn misfit(&self, shape: &Shape) -> Option<String> {
-        let wanted = serde_json::to_value(&self.record.shape).ok()?;
-        let is = serde_json::to_value(shape).ok()?;
+        if self.record.shape == *shape {
+            return None;
+        }
+        let fields = |shape: &Shape| serde_json::to_value(shape).unwrap_or_default();
+        let (wanted, is) = (fields(&self.record.shape), fields(shape));
         let differs = |(name, wanted): (&String, &serde_json::Value)| {
             let is = &is[name];
             (is != wanted).then(|| format!("its template has {name} {wanted}, it would have {is}"))
         };
-        wanted.as_object()?.iter().find_map(differs)
+        let first = wanted.as_object().and_then(|fields| fields.iter().find_map(differs));
+        Some(first.unwrap_or_else(|| "its template is of another shape".to_owned()))
     }
 }
 
@@ -240,11 +247,16 @@ pub(crate) struct Kept {
     pub(crate) booted: Booted,
 }
 
-/// Memory without a name, of this size, that QEMU's user can open as well.
-pub(crate) fn nameless(name: &str, bytes: u64) -> Result<File, HarnessError> {
+/// Memory without a name that QEMU's user can open as well, of this size for ever, or growing.
+pub(crate) fn nameless(name: &str, bytes: Option<u64>) -> Result<File, HarnessError> {
     let make = || -> io::Result<File> {
-        let file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
-        file.set_len(bytes)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create(name, flags)?);
+        if let Some(bytes) = bytes {
+            file.set_len(bytes)?;
+            // An escaped QEMU must not have the host hold more than the machine was given.
+            rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        }
         Ok(file)
     };
     make().map_err(|source| HarnessError::process("make memory to be kept", source))

@@ -52,7 +52,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Time for a request that does little.
 pub(crate) const SHORT: Duration = Duration::from_secs(60);
 /// Time for moving a file, or for looking at the whole machine under software emulation.
-const LONG: Duration = Duration::from_secs(300);
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 /// Output of one step that is passed on; the agent keeps a limit of its own below it.
 const MAX_STEP_OUTPUT: u64 = 64 << 20;
 /// What came before a question was asked is read for so long, to say what it is.

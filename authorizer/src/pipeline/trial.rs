@@ -22,7 +22,7 @@ use super::site_recipes;
 use crate::events::Stage;
 use crate::interruption::Interruption;
 use crate::journal::Journal;
-use crate::machines::{Machines, Original, await_running, run_function_test};
+use crate::machines::{Machines, Original, await_running, not_a_clone, run_function_test};
 use crate::site::Site;
 use crate::stopped::Stopped;
 use crate::suite::{self, Seen, TestResult};
@@ -79,10 +79,10 @@ pub(super) fn run(
             let mut machine = machines.template_source(&sealed.base, sealed.disk(&["template"]))?;
             journal.cold_boot();
             await_running(&mut machine, site, journal)?;
-            Ok(machine.into_template(&workspace.join("kept"))?)
+            machine.into_template(&workspace.join("kept")).map_err(not_a_clone)
         },
     )?;
-    let trial = Trial { inspected: &inspected, machines, template: &template };
+    let trial = Trial { inspected: &inspected, machines, template: &template, at_once: at_once(site) };
     let mut live_contents = BTreeMap::new();
     let (mut machine, facts, mut tests) = journal.stage(
         Stage::SecurityTests,
@@ -144,11 +144,22 @@ pub(super) fn run(
     Ok(Tested { sealed, disk, tests, template, facts, later, suite })
 }
 
+/// Most clones that test at a time, however many processors there are: each may hold as much of the host as a machine is given.
+const MOST_AT_ONCE: usize = 4;
+
+/// The security tests' clone has one of the site's users already.
+fn at_once(site: &Site) -> usize {
+    let users = usize::try_from(site.config().executor.uids.get()).unwrap_or(usize::MAX);
+    MOST_AT_ONCE.min(users.saturating_sub(1)).max(1)
+}
+
 /// What clones are made of and judged by.
 struct Trial<'a, 'm> {
     inspected: &'a Inspected,
     machines: &'a Machines<'m>,
     template: &'a Template,
+    /// Clones at a time, beside the one of the security tests.
+    at_once: usize,
 }
 
 /// A function test that was run in a clone of its own.
@@ -175,33 +186,39 @@ impl Trial<'_, '_> {
         Seen { live, live_contents, files: &self.inspected.files, disk: self.inspected.disk() }
     }
 
-    /// All function tests in the order of the manifest, run side by side, as many at a time as there are processors.
+    /// All function tests in the order of the manifest, run side by side: each needs a processor, a user and the machine's memory.
     fn function_tests(
         &self,
         recipe: &Recipe,
         interruption: &Interruption,
     ) -> Result<Vec<FunctionTested>, Stopped> {
         let tests = &recipe.manifest().tests;
-        let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let at_once = processors.min(self.at_once).min(tests.len());
         let next = AtomicUsize::new(0);
         let take = || {
             let mut ended = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(test) = tests.get(number) else { return Ok(ended) };
-                ended.push((number, self.function_test(number, test, interruption)?));
+                let Some(test) = tests.get(number) else { return ended };
+                let tested = self.function_test(number, test, interruption);
+                if tested.is_err() {
+                    // A machine was lost: what was not begun need not be.
+                    next.store(tests.len(), Ordering::Relaxed);
+                }
+                ended.push((number, tested));
             }
         };
-        let ended: Result<Vec<_>, Stopped> = thread::scope(|scope| {
-            let workers: Vec<_> = (0..at_once.min(tests.len())).map(|_| scope.spawn(take)).collect();
+        let mut ended: Vec<_> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(take)).collect();
             let joined = workers
                 .into_iter()
                 .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            joined.collect::<Vec<_>>().into_iter().collect()
+            joined.flatten().collect()
         });
-        let mut ended: Vec<_> = ended?.into_iter().flatten().collect();
+        // The first test's error is told, whichever thread came first.
         ended.sort_by_key(|(number, _)| *number);
-        Ok(ended.into_iter().map(|(_, tested)| tested).collect())
+        ended.into_iter().map(|(_, tested)| tested).collect()
     }
 
     fn function_test(

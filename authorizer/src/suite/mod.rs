@@ -1,4 +1,4 @@
-//! The site's security tests: what the static agent saw of a freshly booted machine, what a clean guest saw of its disk, and
+//! The site's security tests: what the static agent saw of a clone of its fresh boot, what a clean guest saw of its disk, and
 //! what the host found changed on it, judged against the pristine base and what the recipes declare.
 //!
 //! Everything here is a pure function. One check is one module with its own configuration; a check passes only if
@@ -91,7 +91,7 @@ impl TestResult {
 /// What was seen of a machine under test.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// The machine, freshly booted from its sealed disk.
+    /// A clone of the sealed disk's fresh boot.
     pub live: &'a Facts,
     /// What lies at the paths of [`contents_wanted`] in that machine, as far as it could be read.
     pub live_contents: &'a BTreeMap<String, Vec<u8>>,

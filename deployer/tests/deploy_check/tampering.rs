@@ -86,7 +86,8 @@ fn a_template_that_is_not_there_not_the_one_or_of_another_qemu() {
     let record = minted.template().join(RECORD_FILE);
     let good = fs::read(&record).unwrap();
     let other = String::from_utf8(good.clone()).unwrap().replace("\"relay\":false", "\"relay\":true");
-    for bytes in [other.as_bytes(), b"", b"{}", &good[..good.len() - 1]] {
+    let longer = [&good[..], b"\n"].concat();
+    for bytes in [other.as_bytes(), b"", b"{}", &good[..good.len() - 1], &longer] {
         put(&record, bytes);
         assert_eq!(soon(&minted), Err(Code::LayerMismatch), "{}", String::from_utf8_lossy(bytes));
     }
@@ -105,7 +106,9 @@ fn a_template_that_is_not_there_not_the_one_or_of_another_qemu() {
     older.shape.qemu = "9.0.0".into();
     let mut smaller = template_record();
     smaller.shape.memory_mib = 512;
-    for record in [older, smaller] {
+    let mut deaf = template_record();
+    deaf.shape.protocol = 1;
+    for record in [older, smaller, deaf] {
         let bytes = record.to_json();
         let digest = Sha256Digest::of(&bytes);
         let folder = minted.layout().template(digest);

@@ -164,7 +164,8 @@ fn begin(
         Start::Boot(boot) => boot_from(boot, spec.memory_mib, shape, descriptors),
         Start::Clone(template) => {
             if let Some(reason) = template.misfit(&shape) {
-                return Err(HarnessError::BadSpec { machine: spec.name.clone(), reason });
+                let path = template.folder().to_owned();
+                return Err(HarnessError::Unusable { path, layer: true, reason });
             }
             let memory = descriptors.inherit(open_memory(&template.memory())?);
             let state = descriptors.set([open_disk(&template.state(), Part::Layer)?]);
@@ -210,8 +211,8 @@ fn keep(
     booted: Booted,
     descriptors: &mut Descriptors,
 ) -> Result<(arguments::Kept, Kept), HarnessError> {
-    let memory = nameless("memory", u64::from(memory_mib) << 20)?;
-    let state = nameless("state", 0)?;
+    let memory = nameless("memory", Some(u64::from(memory_mib) << 20))?;
+    let state = nameless("state", None)?;
     let copy = |file: &File| {
         file.try_clone().map_err(|source| HarnessError::process("duplicate a descriptor", source))
     };

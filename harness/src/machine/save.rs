@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{EXIT_TIME, MONITOR_TIME, Machine, Sealed, seal};
 use crate::error::HarnessError;
 use crate::template::Template;
+use crate::wire::LONG;
 
 /// A device state is written or read within this time: RAM is not in it.
 const STATE_TIME: Duration = Duration::from_secs(60);
@@ -29,7 +30,7 @@ impl Machine {
             return Err(bad("a machine with two overlays cannot become a template"));
         }
         let kept = self.kept.take().ok_or_else(|| bad("its memory is not one that can be kept"))?;
-        self.done(&Request::Rest, "rest")?;
+        self.done_within(&Request::Rest, "rest", LONG)?;
         self.qmp("stop", json!({}))?;
         self.ignore_shared_memory()?;
         let uri = state_uri(kept.state_set);
@@ -43,10 +44,10 @@ impl Machine {
     /// processes runs.
     ///
     /// # Errors
-    /// As [`Machine::ping`], and [`HarnessError::Agent`]: then none of its processes has run.
-    pub fn wake(&mut self, identity: &Identity) -> Result<(), HarnessError> {
+    /// As [`Machine::ping`], and [`HarnessError::Agent`]: then none of its processes has run, unless letting them go on was what failed.
+    pub fn wake(&mut self, identity: Identity) -> Result<(), HarnessError> {
         self.qmp("cont", json!({}))?;
-        self.done(&Request::Wake(identity.clone()), "wake")
+        self.done(&Request::Wake(identity), "wake")
     }
 
     /// Reads the device state of its template.

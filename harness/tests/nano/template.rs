@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use harness::{
-    DISK_COMMAND_LINE, DiskSpec, Exec, HarnessError, Initrd, Machine, MachineSpec, Memory, Network, Output,
-    Qemu, Start, Template, identity,
+    DISK_COMMAND_LINE, DiskSpec, Exec, Initrd, Machine, MachineSpec, Memory, Network, Output, Qemu, Start,
+    Template, identity,
 };
 use recipe_spec::Code;
 
@@ -55,7 +55,7 @@ fn clones_of_a_nano_guest_answer_and_a_changed_byte_starts_none() {
         .map(|number| {
             let spec = clone_of(&template, nano(&format!("clone-{number}"), folder.path()));
             let mut machine = Machine::spawn(&qemu, spec).unwrap();
-            machine.wake(&identity::fresh(&template, "nano").unwrap()).unwrap();
+            machine.wake(identity::fresh(&template, "nano").unwrap()).unwrap();
             machine
         })
         .collect();
@@ -81,7 +81,7 @@ fn clones_of_a_nano_guest_answer_and_a_changed_byte_starts_none() {
     }
     let other = MachineSpec { memory_mib: 512, ..nano("larger", folder.path()) };
     let error = Machine::spawn(&qemu, clone_of(&template, other)).unwrap_err();
-    assert!(matches!(error, HarnessError::BadSpec { .. }), "{error}");
+    assert_eq!(error.code(), Code::LayerMismatch, "{error}");
     assert!(error.to_string().contains("memoryMib"), "{error}");
 }
 
@@ -127,7 +127,7 @@ fn ten_clones_of_the_base_have_nothing_in_common_that_should_be_their_own() {
             Machine::spawn(&qemu, clone_of(&template, disk_machine(&name, folder.path()))).unwrap();
         let spawned = start.elapsed();
         let identity = identity::fresh(&template, &name).unwrap();
-        machine.wake(&identity).unwrap();
+        machine.wake(identity.clone()).unwrap();
         let woken = start.elapsed();
         let first = said(&mut machine, &["true"]);
         let answered = start.elapsed();
