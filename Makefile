@@ -47,6 +47,7 @@ soak: as-root base
 # Ratios against a baseline of the same run; docs/performance.md says what they were.
 bench: base
 	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' $(CARGO) bench --locked -p disk --bench compare
+	COUNTERSIGN_TEST_BASE='$(CACHE)/debian-12' $(CARGO) bench --locked -p harness --bench machines
 
 lint: setup
 	$(CARGO) fmt --all --check

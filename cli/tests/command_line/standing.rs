@@ -89,6 +89,11 @@ fn an_authorization_stands_only_where_it_can_be_deployed() {
     is_decided_anew(&attack, "it is a symbolic link");
     put(&layer, b"the site's layer");
 
+    let memory = minted.template().join("memory");
+    put(&memory, b"memorx");
+    is_decided_anew(&attack, "memory");
+    put(&memory, b"memory");
+
     // The same key and name under another certificate, which says nothing of the day on which the site judged the signature.
     let anchor = minted.layout().anchors().join("atlas.pem");
     let before = std::fs::read(&anchor).unwrap();

@@ -19,7 +19,7 @@ use authorizer::publication::{self, AUTHORIZATION_FILE, Files, RECIPE_ENVELOPE_F
 use authorizer::site::config::Level;
 use authorizer::site::{InitOptions, KeyProtection, Layout, Site, SiteLock, TrustLock, add_vo};
 use crl::{AuthenticCrl, Reason, Scope, Seen, Selector};
-use harness::template::{Booted, RECORD_FILE, Record, Shape};
+use harness::template::{Booted, MEMORY_FILE, OVERLAY_FILE, RECORD_FILE, Record, STATE_FILE, Shape};
 use harness::{Accelerator, Mode, Qemu};
 use recipe_spec::payload::PayloadFile;
 use recipe_spec::statement::{BASE_PREDICATE, Statement, Subject, recipe_statement};
@@ -44,7 +44,8 @@ pub(crate) fn template_record() -> Record {
             images: Vec::new(),
         },
         booted: Booted { kernel: digest("kernel"), initrd: digest("initrd"), command_line: "quiet".into() },
-        memory: digest("memory"),
+        // One piece, and shorter than a MiB.
+        memory: Sha256Digest::of(digest("memory").as_bytes()),
         state: digest("state"),
         overlay: Some(digest("overlay")),
     }
@@ -96,7 +97,14 @@ impl Minted {
             put(&minted.layer(layer), layer);
         }
         fs::create_dir_all(minted.template()).unwrap();
-        put(&minted.template().join(RECORD_FILE), &template_record().to_json());
+        for (name, bytes) in [
+            (RECORD_FILE, &template_record().to_json()[..]),
+            (MEMORY_FILE, b"memory"),
+            (STATE_FILE, b"state"),
+            (OVERLAY_FILE, b"overlay"),
+        ] {
+            put(&minted.template().join(name), bytes);
+        }
         minted.publish(&minted.countersigned(minted.predicate()));
         minted.note_authorized(VERSION);
         minted
@@ -160,7 +168,7 @@ impl Minted {
         self.layout().layers().join(format!("{}.qcow2", Sha256Digest::of(content)))
     }
 
-    /// The folder of the template, which holds nothing but its record.
+    /// The folder of the template, whose files are a few bytes each.
     pub(crate) fn template(&self) -> PathBuf {
         self.layout().template(Sha256Digest::of(&template_record().to_json()))
     }
