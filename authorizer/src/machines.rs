@@ -1,12 +1,13 @@
 //! The site's machines: one place that turns `site.toml`, a base and a disk into what the harness starts, for
 //! building, testing and deploying alike.
 
+mod clones;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use guest::control::PROTOCOL;
 use harness::accelerator::{ProbeGuest, probe};
 use harness::arguments::MACHINE_TYPE;
 use harness::worker::{Entry, Workers};
@@ -17,7 +18,7 @@ use harness::{
     SystemState, Template, UserRange, fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
-use recipe_spec::{Code, OriginName, RecipeName, Sha256Digest};
+use recipe_spec::{Code, OriginName, Sha256Digest};
 
 use crate::authorization::{Acceleration, BuilderEvidence};
 use crate::base::{INITRD_FILE, KERNEL_FILE, NANO_FILE, VerifiedBase};
@@ -29,6 +30,11 @@ use crate::site::config;
 use crate::stopped::Stopped;
 use crate::suite::{TestOutcome, TestResult};
 
+pub(crate) use clones::not_a_clone;
+pub use clones::{new_hostname, outdated};
+
+use clones::renew;
+
 /// Suite name of a VO's function tests in evidence.
 pub const FUNCTION_SUITE: &str = "vo";
 /// A guest that does not power off within this time is killed, and nothing of it is kept.
@@ -37,8 +43,6 @@ const POWER_OFF: Duration = Duration::from_secs(180);
 const TEST_OUTPUT: u64 = 256 * 1024;
 /// Lines of a failed test's output that are shown.
 const TEST_LINES: usize = 20;
-/// Restarting the services that hold secrets may take so long.
-const RENEW_TIME: Duration = Duration::from_secs(120);
 /// Largest `download`: it passes through this process's memory.
 const DOWNLOAD_BYTES: u64 = 256 << 20;
 
@@ -322,100 +326,12 @@ impl<'a> Machines<'a> {
     }
 }
 
-/// A machine that cannot be brought to rest or woken, by what its recipe left in it, did not pass.
-pub(crate) fn not_a_clone(error: HarnessError) -> Stopped {
-    match &error {
-        HarnessError::Agent { .. } => Stopped::new(Code::TestFailed, &error),
-        _ => Stopped::from(error),
-    }
-}
-
-/// `web-0123456789ab`: people read the first part, chance makes it unique. A single label (RFC 1123 §2.1).
-///
-/// # Errors
-/// `HOST_FAILED` if the system has no randomness.
-pub fn new_hostname(recipe: &RecipeName) -> Result<String, Stopped> {
-    const NAME: usize = 50;
-    let mut random = [0; 6];
-    getrandom::fill(&mut random).map_err(Stopped::internal)?;
-    let name = recipe.name();
-    Ok(format!("{}-{}", name.get(..NAME).unwrap_or(name), hex::encode(random)))
-}
-
-/// Restarts services that hold secrets of the template in memory, where they run. A unit that is not there or does not run holds
-/// none.
-fn renew(machine: &mut Machine, units: &[String]) -> Result<(), Stopped> {
-    let (_, states) = systemctl(machine, &["is-active"], units)?;
-    let lines: Vec<&str> = states.lines().collect();
-    if lines.len() != units.len() {
-        return Err(not_renewed(&states));
-    }
-    let running: Vec<String> = units
-        .iter()
-        .zip(lines)
-        .filter(|(_, state)| *state == "active")
-        .map(|(unit, _)| unit.clone())
-        .collect();
-    if running.is_empty() {
-        return Ok(());
-    }
-    match systemctl(machine, &["restart"], &running)? {
-        (Some(0), _) => Ok(()),
-        (_, said) => Err(not_renewed(&said)),
-    }
-}
-
-fn not_renewed(said: &str) -> Stopped {
-    let message = "a service that holds secrets in memory could not be restarted in a clone";
-    Stopped::new(Code::TestFailed, message).details(said).hint(
-        "`renew` below `[instance]` in the recipe and below `[clones]` in site.toml names these services",
-    )
-}
-
-/// Exit status and both streams.
-fn systemctl(
-    machine: &mut Machine,
-    verb: &[&str],
-    units: &[String],
-) -> Result<(Option<i32>, String), Stopped> {
-    let words = ["systemctl"].iter().chain(verb).chain(&["--"]).map(|word| (*word).to_owned());
-    let exec = Exec {
-        argv: words.chain(units.iter().cloned()).collect(),
-        env: BTreeMap::new(),
-        cwd: None,
-        user: None,
-        timeout_ms: u64::try_from(RENEW_TIME.as_millis()).unwrap_or(u64::MAX),
-        output_limit: TEST_OUTPUT,
-    };
-    let mut said = Vec::new();
-    let exited = machine.exec(exec, &mut |output| {
-        let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
-        said.extend_from_slice(bytes);
-    })?;
-    Ok((exited.status, String::from_utf8_lossy(&said).into_owned()))
-}
-
 fn to_origin(name: &OriginName, configured: &config::Origin) -> Result<Origin, Stopped> {
     let prefixes = configured.mirrors.iter().map(|mirror| Prefix::parse(mirror.as_str()));
     let prefixes = prefixes
         .collect::<Result<_, _>>()
         .map_err(|error| Stopped::new(Code::HostFailed, format!("site.toml, origins.{name}: {error}")))?;
     Ok(Origin { name: name.clone(), prefixes })
-}
-
-/// Why this host would not clone a template that was once kept here, if so.
-#[must_use]
-pub fn outdated(template: &Template, qemu_version: &str, site: &Site) -> Option<String> {
-    let shape = &template.record().shape;
-    let memory = site.config().executor.memory_mib.get();
-    if shape.qemu != qemu_version {
-        return Some(format!("its template was made by QEMU {}, this host has {qemu_version}", shape.qemu));
-    }
-    if shape.protocol != PROTOCOL {
-        return Some("its template's agent speaks the protocol of another version".to_owned());
-    }
-    (shape.memory_mib != memory)
-        .then(|| format!("its template has {} MiB of memory, site.toml says {memory}", shape.memory_mib))
 }
 
 /// How the site's QEMUs are confined.
