@@ -1,4 +1,7 @@
-//! Files brought about: written under a temporary name, checked, made durable, then renamed into place.
+//! Files brought about: written under a temporary name, checked, then renamed into place.
+//!
+//! Nothing is flushed by itself: what a machine wrote counts only once it was powered off or frozen in order, and one that ends otherwise
+//! never starts again from its disk.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -164,16 +167,13 @@ impl<'a> Staged<'a> {
         Ok(Self { folder, name: Some(name), file: file.into() })
     }
 
-    /// Makes it durable and gives it its name, in one step for whoever looks.
+    /// Gives it its name, in one step for whoever looks.
     fn commit(mut self, name: &OsStr) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.sync_all()?;
-        if let Some(temporary) = self.name.take() {
-            if let Err(error) = rustix::fs::renameat(self.folder, &temporary, self.folder, name) {
-                self.name = Some(temporary);
-                return Err(error.into());
-            }
-            sync_folder(self.folder)?;
+        if let Some(temporary) = self.name.take()
+            && let Err(error) = rustix::fs::renameat(self.folder, &temporary, self.folder, name)
+        {
+            self.name = Some(temporary);
+            return Err(error.into());
         }
         Ok(())
     }
@@ -192,14 +192,6 @@ impl Drop for Staged<'_> {
 pub(crate) fn temporary_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(".countersign-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Makes a rename in `folder` durable.
-pub(crate) fn sync_folder(folder: &OwnedFd) -> io::Result<()> {
-    // The folder was opened only to name files in it (`O_PATH`), which cannot be synced.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = rustix::fs::openat(folder, ".", flags, Mode::empty())?;
-    Ok(rustix::fs::fsync(open)?)
 }
 
 /// Size and digest of a regular file, which is left at its start.

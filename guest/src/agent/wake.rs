@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::content::{Attributes, put_in, sync_folder};
+use super::content::{Attributes, put_in};
 use super::entropy::Pool;
 use super::failure;
 use super::identity::{Checked, CheckedNames};
@@ -97,7 +97,7 @@ fn remove_keys(ssh: &OwnedFd) -> io::Result<()> {
             rustix::fs::unlinkat(ssh, name, AtFlags::empty())?;
         }
     }
-    sync_folder(ssh)
+    Ok(())
 }
 
 /// A file of root's with this content.

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Workshop, outcome};
-use crate::agent::content::{self, Attributes, sync_folder, temporary_name};
+use crate::agent::content::{self, Attributes, temporary_name};
 use crate::agent::failure;
 use crate::agent::root::{FOLDER_MODE, LastLink, stat_in};
 
@@ -73,12 +73,7 @@ pub(super) fn directory(workshop: &Workshop<'_>, step: &DirectoryStep) -> Result
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = rustix::fs::openat(&folder, name, flags, Mode::empty())?;
-        let settled = attributes.settle(&open, &rustix::fs::fstat(&open)?)?;
-        if made || settled {
-            rustix::fs::fsync(&open)?;
-            sync_folder(&folder)?;
-        }
-        Ok(made || settled)
+        Ok(attributes.settle(&open, &rustix::fs::fstat(&open)?)? || made)
     };
     made()
         .map(outcome)
@@ -102,7 +97,6 @@ pub(super) fn link(workshop: &Workshop<'_>, step: &LinkStep) -> Result<StepOutco
             rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty())?;
             return Err(error.into());
         }
-        sync_folder(&folder)?;
         Ok(true)
     };
     linked()
