@@ -70,17 +70,17 @@ pub struct Original<'a> {
 }
 
 impl<'a> Machines<'a> {
-    /// Finds QEMU and what it can run on, says it aloud, and asks the site's policy. Machines live below `folder`.
+    /// Finds out what QEMU can run on, says it aloud, and asks the site's policy. Machines live below `folder`.
     ///
     /// # Errors
-    /// `NO_QEMU`, also where only emulation works and the policy refuses it; what the probe says.
+    /// `NO_QEMU` where only emulation works and the policy refuses it; what the probe says.
     pub fn prepare(
         site: &'a Site,
         base: &VerifiedBase,
+        qemu: Qemu,
         folder: &Path,
         journal: &mut Journal<'_>,
     ) -> Result<Self, Stopped> {
-        let qemu = Qemu::find()?;
         let guest = ProbeGuest {
             kernel: base.pinned(KERNEL_FILE),
             nano: base.pinned(NANO_FILE),

@@ -159,31 +159,33 @@ pub(crate) enum Command {
     Catalog,
     /// Check an authorization afresh and start an instance of it
     #[command(after_help = "Example:\n  countersign deploy atlas/web --forward 8080:80")]
-    Deploy {
-        /// VO/NAME, the highest authorized version, or VO/NAME@VERSION
-        name: String,
-        /// Forward a port of the host's loopback to a declared port of the instance
-        #[arg(long = "forward", value_name = "HOST:GUEST")]
-        forwards: Vec<String>,
-    },
+    Deploy(DeployArguments),
     /// Running instances
     #[command(subcommand)]
     Instance(InstanceCommand),
     /// Hold one instance; started by `deploy`
     #[command(hide = true)]
-    Supervise {
-        /// VO/NAME or VO/NAME@VERSION
-        name: String,
-        /// As for `deploy`
-        #[arg(long = "forward")]
-        forwards: Vec<String>,
-    },
+    Supervise(DeployArguments),
     /// Do one job on hostile bytes, confined; started by other commands
     #[command(hide = true)]
     Worker {
         /// Name of the job
         job: String,
     },
+}
+
+/// What `deploy` hands on to `supervise`.
+#[derive(Debug, Args)]
+pub(crate) struct DeployArguments {
+    /// VO/NAME, the highest authorized version, or VO/NAME@VERSION
+    pub(crate) name: String,
+    /// Forward a port of the host's loopback to a declared port of the instance
+    #[arg(long = "forward", value_name = "HOST:GUEST")]
+    pub(crate) forwards: Vec<String>,
+    /// Hash base, layers and template again, also those that were hashed since this system booted and are unchanged by their
+    /// times
+    #[arg(long)]
+    pub(crate) rehash: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -413,12 +415,12 @@ impl Command {
             Self::Crl(CrlCommand::Verify) => "crl verify",
             Self::Crl(CrlCommand::Publish { .. }) => "crl publish",
             Self::Catalog => "catalog",
-            Self::Deploy { .. } => "deploy",
+            Self::Deploy(_) => "deploy",
             Self::Instance(InstanceCommand::List) => "instance list",
             Self::Instance(InstanceCommand::Show { .. }) => "instance show",
             Self::Instance(InstanceCommand::Logs { .. }) => "instance logs",
             Self::Instance(InstanceCommand::Stop { .. }) => "instance stop",
-            Self::Supervise { .. } => "supervise",
+            Self::Supervise(_) => "supervise",
             Self::Worker { .. } => "worker",
         }
     }

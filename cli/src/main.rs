@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let (name, format) = (arguments.command.name(), arguments.format);
     // A supervisor ends its instance in order when it is asked to end.
     let watched = match arguments.command {
-        Command::Supervise { .. } => Ok(()),
+        Command::Supervise(_) => Ok(()),
         _ => interrupt::watch(name, format, start),
     };
     let ended = match watched {
@@ -109,9 +109,9 @@ fn run(arguments: &Arguments) -> Result<Answer, Problem> {
         }
         Command::Crl(command) => crl::run(folder, command, clock::now(), *format),
         Command::Catalog => catalog::run(folder, clock::now()),
-        Command::Deploy { name, forwards } => deploy::deploy(folder, name, forwards, *format),
+        Command::Deploy(wanted) => deploy::deploy(folder, wanted, *format),
         Command::Instance(command) => instance::run(folder, command),
-        Command::Supervise { name, forwards } => deploy::supervise(folder, name, forwards),
+        Command::Supervise(wanted) => deploy::supervise(folder, wanted),
         Command::Worker { .. } => Err(Problem::usage("a worker is started by other commands")),
     }
 }

@@ -59,6 +59,7 @@ pub struct Deployable {
     base: VerifiedBase,
     layers: Vec<Pinned>,
     template: Template,
+    qemu: Qemu,
     clear: Clear,
 }
 
@@ -100,8 +101,9 @@ impl Deployable {
         supported(recipe.manifest())?;
         declared(&order.forwards, recipe.manifest())?;
         let layers = layers(&authorization, site)?;
-        let template = template(&authorization, site)?;
-        Ok(Self { authorization, recipe, base, layers, template, clear })
+        let qemu = Qemu::find()?;
+        let template = template(&authorization, &qemu, site)?;
+        Ok(Self { authorization, recipe, base, layers, template, qemu, clear })
     }
 
     /// The authorization.
@@ -130,6 +132,12 @@ impl Deployable {
     #[must_use]
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// What it is cloned by.
+    #[must_use]
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
     }
 
     /// The answer of the recipe CRL.
@@ -299,7 +307,7 @@ fn layers(authorization: &VerifiedAuthorization, site: &Site) -> Result<Vec<Pinn
 }
 
 /// The template by its record; its files are checked when the machine opens them.
-fn template(authorization: &VerifiedAuthorization, site: &Site) -> Result<Template, Stopped> {
+fn template(authorization: &VerifiedAuthorization, qemu: &Qemu, site: &Site) -> Result<Template, Stopped> {
     const AGAIN: &str = "authorize the recipe again";
     let Some(named) = &authorization.predicate().template else {
         let message = "the authorization names no template: an older version made it";
@@ -307,7 +315,7 @@ fn template(authorization: &VerifiedAuthorization, site: &Site) -> Result<Templa
     };
     let template = Template::pinned(&site.layout().template(named.sha256), named.sha256)
         .map_err(|error| Stopped::from(error).hint(AGAIN))?;
-    match outdated(&template, &Qemu::find()?.version, site) {
+    match outdated(&template, &qemu.version, site) {
         None => Ok(template),
         Some(other) => Err(Stopped::new(Code::LayerMismatch, other).hint(AGAIN)),
     }

@@ -59,7 +59,8 @@ pub fn supervise(
     ports_are_free(order)?;
     let held = Instances::new(site.layout().instances()).begin(&new_hostname(&order.name)?)?;
     let run = RunFolder(held.folder().to_owned());
-    let machines = Machines::prepare(site, deployable.base(), held.folder(), journal)?;
+    let machines =
+        Machines::prepare(site, deployable.base(), deployable.qemu().clone(), held.folder(), journal)?;
     let mut machine = journal.stage(
         Stage::Launch,
         |_: &Machine| machines.described(),

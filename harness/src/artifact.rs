@@ -3,21 +3,17 @@
 //! What is hashed is what QEMU opens: disks are hashed through the very descriptor that is passed on, kernel
 //! and initramfs are copied into sealed memory. A file that QEMU's user could write is not taken at all.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
-use std::ops::Range;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, SystemTime};
 
 use recipe_spec::digest::Sha256Digest;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 
+use crate::digests::{Digested, digest};
 use crate::error::HarnessError;
 
 /// A file, and the digest that it must have at the moment it is used.
@@ -62,7 +58,7 @@ pub(crate) fn open_disk(pinned: &Pinned, part: Part) -> Result<File, HarnessErro
     open_checked(pinned, part, Digested::AsWhole)
 }
 
-/// As [`open_disk`], for a template's RAM, which is named by [`memory_digest`].
+/// As [`open_disk`], for a template's RAM, which is named by [`memory_digest`](crate::digests::memory_digest).
 pub(crate) fn open_memory(pinned: &Pinned) -> Result<File, HarnessError> {
     open_checked(pinned, Part::Layer, Digested::AsMemory)
 }
@@ -147,131 +143,6 @@ fn compare(pinned: &Pinned, part: Part, actual: Sha256Digest) -> Result<(), Harn
     })
 }
 
-/// What tells one state of a file from another. Only root can turn `ctime` back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct State {
-    device: u64,
-    inode: u64,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl State {
-    fn of(file: &File) -> std::io::Result<Self> {
-        let about = file.metadata()?;
-        Ok(Self {
-            device: about.dev(),
-            inode: about.ino(),
-            size: about.size(),
-            mtime: (about.mtime(), about.mtime_nsec()),
-            ctime: (about.ctime(), about.ctime_nsec()),
-        })
-    }
-
-    /// Whether a later write would surely give another ctime: the clock behind it ticks coarsely, so a file
-    /// changed just now could change again within the same tick.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = Duration::from_secs(u64::try_from(self.ctime.0).unwrap_or(u64::MAX));
-        now.checked_sub(changed).is_some_and(|age| age > SETTLED)
-    }
-}
-
-/// How a file is named by a digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Digested {
-    /// SHA-256 of its bytes.
-    AsWhole,
-    /// [`memory_digest`].
-    AsMemory,
-}
-
-const SETTLED: Duration = Duration::from_secs(2);
-/// Digests remembered at most; the rest is computed again.
-const MAX_REMEMBERED: usize = 1024;
-
-static REMEMBERED: LazyLock<Mutex<HashMap<(State, Digested), Sha256Digest>>> = LazyLock::new(Mutex::default);
-
-/// The digest of an open file, from memory if this very state of it was hashed before by this process.
-fn digest(file: &mut File, how: Digested) -> std::io::Result<Sha256Digest> {
-    let state = State::of(file)?;
-    if let Some(known) = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner).get(&(state, how)) {
-        return Ok(*known);
-    }
-    let digest = match how {
-        Digested::AsWhole => Sha256Digest::of_reader(file)?.0,
-        Digested::AsMemory => memory_digest(file)?,
-    };
-    file.rewind()?;
-    if state.is_settled() && State::of(file)? == state {
-        let mut remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() < MAX_REMEMBERED {
-            remembered.insert((state, how), digest);
-        }
-    }
-    Ok(digest)
-}
-
-/// RAM is hashed in pieces of this size.
-const PIECE: u64 = 1 << 20;
-
-/// The digest that names a template's RAM: SHA-256 of the SHA-256 of each MiB of it, in order. Pieces are hashed side by side, and one
-/// that is a hole of the file, which reads as zeros by definition, is not read: most of a machine's RAM was never touched.
-pub(crate) fn memory_digest(file: &File) -> std::io::Result<Sha256Digest> {
-    let size = file.metadata()?.len();
-    let pieces = size.div_ceil(PIECE);
-    let threads = thread::available_parallelism().map_or(1, |count| count.get() as u64).min(pieces.max(1));
-    let share = pieces.div_ceil(threads);
-    let hashed: Vec<std::io::Result<Vec<u8>>> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|number| {
-                let range = number * share..((number + 1) * share).min(pieces);
-                scope.spawn(move || piece_digests(file, size, range))
-            })
-            .collect();
-        let joined = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        joined.collect()
-    });
-    let mut all = Vec::new();
-    for digests in hashed {
-        all.extend(digests?);
-    }
-    Ok(Sha256Digest::of(&all))
-}
-
-/// The digests of some pieces, one after the other.
-fn piece_digests(file: &File, size: u64, pieces: Range<u64>) -> std::io::Result<Vec<u8>> {
-    let zeros = Sha256Digest::of(&vec![0; PIECE as usize]);
-    let mut buffer = vec![0; PIECE as usize];
-    let mut digests = Vec::new();
-    for piece in pieces {
-        let start = piece * PIECE;
-        let length = PIECE.min(size - start);
-        let digest = if length == PIECE && is_hole(file, start, length)? {
-            zeros
-        } else {
-            let bytes = &mut buffer[..length as usize];
-            file.read_exact_at(bytes, start)?;
-            Sha256Digest::of(bytes)
-        };
-        digests.extend_from_slice(digest.as_bytes());
-    }
-    Ok(digests)
-}
-
-/// Whether the file system has nothing there (lseek(2), `SEEK_DATA`).
-fn is_hole(file: &File, start: u64, length: u64) -> std::io::Result<bool> {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(start)) {
-        Ok(data) => Ok(data >= start + length),
-        // No data up to the end of the file.
-        Err(Errno::NXIO) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -333,33 +204,6 @@ mod tests {
             assert_eq!(open_disk(&pinned, Part::Layer).unwrap_err().code(), Code::LayerMismatch, "{name}");
             assert_eq!(read_boot_file(&pinned).unwrap_err().code(), Code::BaseMismatch, "{name}");
         }
-    }
-
-    #[test]
-    fn memory_is_named_by_its_pieces_whether_they_are_holes_or_zeros() {
-        let folder = tempfile::tempdir().unwrap();
-        let (sparse, full) = (folder.path().join("sparse"), folder.path().join("full"));
-        let size = 5 * PIECE as usize + 4096;
-        let mut bytes = vec![0; size];
-        // A byte at the end of one piece and at the start of the file's last, which is shorter.
-        for at in [2 * PIECE as usize - 1, 5 * PIECE as usize] {
-            bytes[at] = 7;
-        }
-        std::fs::write(&full, &bytes).unwrap();
-        let file = File::create_new(&sparse).unwrap();
-        file.set_len(size as u64).unwrap();
-        for at in [2 * PIECE as usize - 1, 5 * PIECE as usize] {
-            file.write_all_at(&[7], at as u64).unwrap();
-        }
-        let expected: Vec<u8> =
-            bytes.chunks(PIECE as usize).flat_map(|piece| *Sha256Digest::of(piece).as_bytes()).collect();
-        let digest = |path: &PathBuf| memory_digest(&File::open(path).unwrap()).unwrap();
-        assert_eq!(digest(&full), Sha256Digest::of(&expected));
-        assert_eq!(digest(&sparse), digest(&full));
-        file.write_all_at(&[1], 3 * PIECE).unwrap();
-        assert_ne!(digest(&sparse), digest(&full), "a byte where a hole was");
-        std::fs::write(&full, b"").unwrap();
-        assert_eq!(digest(&full), Sha256Digest::of(b""));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod artifact;
 pub mod confinement;
 mod console;
 mod descriptors;
+mod digests;
 pub mod download;
 mod error;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub mod worker;
 pub use accelerator::{Accelerator, Probe};
 pub use artifact::Pinned;
 pub use confinement::{Confinement, SameUser, UserRange};
+pub use digests::{file_digest, remember_in as remember_digests_in};
 pub use download::{DownloadLimits, fetch_download};
 pub use error::HarnessError;
 pub use guest::control::{AgentError, AgentErrorKind, Exec, Exited, Hello, Identity, Mode, StepOutcome};

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Accelerator, host_processor};
 use crate::arguments::{MACHINE_TYPE, processor_model};
-use crate::artifact::{Pinned, check_layer, memory_digest, open_memory};
+use crate::artifact::{Pinned, check_layer, open_memory};
+use crate::digests::memory_digest;
 use crate::error::HarnessError;
 use crate::spec::{MachineSpec, Network};
 

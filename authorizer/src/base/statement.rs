@@ -1,7 +1,7 @@
 //! The site's statement over a base: which files, from which archive, by which tools.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use guest::facts::Facts;
@@ -103,13 +103,11 @@ pub(super) fn facts_bytes(facts: &Facts) -> Result<Vec<u8>, BaseError> {
 /// SHA-256 of one of a base's files.
 pub(super) fn digest(path: &Path) -> Result<Sha256Digest, BaseError> {
     let limit = if path.file_name().is_some_and(|name| name == DISK_FILE) { MAX_DISK } else { MAX_OTHER };
-    let file = regular_file::open(path).map_err(unusable(path))?;
+    let mut file = regular_file::open(path).map_err(unusable(path))?;
     if file.metadata()?.len() > limit {
         return Err(mismatch(path, format!("it is larger than {limit} bytes")));
     }
-    // Whatever it grows to meanwhile is no more than is asked for, and another digest.
-    let (digest, _) = Sha256Digest::of_reader(&mut file.take(limit))?;
-    Ok(digest)
+    Ok(harness::file_digest(&mut file)?)
 }
 
 /// The bytes of a file that has at most `limit`.

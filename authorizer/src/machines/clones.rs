@@ -39,8 +39,12 @@ pub fn new_hostname(recipe: &RecipeName) -> Result<String, Stopped> {
 const HOLDS_NOTHING: [&str; 3] = ["inactive", "failed", "unknown"];
 
 /// Restarts services that hold secrets of the template in memory, where they run. A unit that is not there or does not run holds
-/// none.
+/// none, nor will one that is ending.
 pub(super) fn renew(machine: &mut Machine, units: &[String]) -> Result<(), Stopped> {
+    if let (Some(0), _) = systemctl(machine, &["try-restart"], units)? {
+        return Ok(());
+    }
+    // It fails as well where one of them is not there.
     let (_, states) = systemctl(machine, &["is-active"], units)?;
     let lines: Vec<&str> = states.lines().collect();
     if lines.len() != units.len() {

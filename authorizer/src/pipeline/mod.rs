@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crl::Clear;
+use harness::Qemu;
 use recipe_spec::path::RecipePath;
 use recipe_spec::{Code, Limits, Recipe, RecipeName, Sha256Digest, Timestamp};
 use semver::Version;
@@ -144,7 +145,7 @@ pub fn authorize(
         return Ok(authorized);
     }
     let machines = journal.stage(Stage::Machines, Machines::described, |journal| {
-        Machines::prepare(site, &base, workspace.path(), journal)
+        Machines::prepare(site, &base, Qemu::find()?, workspace.path(), journal)
     })?;
     let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
     let inspected = inspect::inspect(sealed, site, &machines, journal)?;

@@ -144,6 +144,11 @@ impl Layout {
         self.state().join("trust.lock")
     }
 
+    /// Digests of files that were hashed since the system booted ([`harness::remember_digests_in`]).
+    pub fn digests(&self) -> PathBuf {
+        self.state().join("digests")
+    }
+
     /// The result of the accelerator probe.
     pub fn accelerator(&self) -> PathBuf {
         self.state().join("accelerator.json")

@@ -76,6 +76,11 @@ impl Site {
         Ok(layout)
     }
 
+    /// From now on this process does not hash again what this site's processes have hashed since the system booted.
+    pub fn remember_digests(&self) {
+        harness::remember_digests_in(&self.layout.digests());
+    }
+
     /// Where everything lies.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -20,7 +20,8 @@ use crate::live::{Live, Shown};
 use crate::outcome::{Answer, Problem, printable, table};
 
 pub(crate) fn run(folder: Option<&Path>, command: &BaseCommand, format: Format) -> Result<Answer, Problem> {
-    let site = site::open(folder)?;
+    // A base is made and verified seldom, and then from its bytes.
+    let site = site::open_afresh(folder)?;
     match command {
         BaseCommand::Build { name, cache, replace, passphrase } => {
             let existing = if *replace { Existing::Replace } else { Existing::Keep };

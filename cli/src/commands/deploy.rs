@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use signal_hook::iterator::Signals;
 
-use crate::arguments::Format;
+use crate::arguments::{DeployArguments, Format};
 use crate::clock;
 use crate::commands::authorize::logged;
 use crate::commands::{instance, site};
@@ -53,14 +53,13 @@ enum Message {
 
 pub(crate) fn deploy(
     folder: Option<&Path>,
-    name: &str,
-    forwards: &[String],
+    wanted: &DeployArguments,
     format: Format,
 ) -> Result<Answer, Problem> {
-    order(name, forwards)?;
+    order(wanted)?;
     let site = site::open(folder)?;
     let interruption = interrupt::in_order();
-    let mut supervisor = start(site.layout().root(), name, forwards)
+    let mut supervisor = start(site.layout().root(), wanted)
         .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot start the supervisor: {error}")))?;
     ask_too(interruption, &supervisor)
         .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot watch the supervisor: {error}")))?;
@@ -91,11 +90,15 @@ pub(crate) fn deploy(
     }
 }
 
-fn start(site: &Path, name: &str, forwards: &[String]) -> std::io::Result<Child> {
+fn start(site: &Path, wanted: &DeployArguments) -> std::io::Result<Child> {
+    let DeployArguments { name, forwards, rehash } = wanted;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--site").arg(site).args(["supervise", name]);
     for forward in forwards {
         command.args(["--forward", forward]);
+    }
+    if *rehash {
+        command.arg("--rehash");
     }
     // It outlives us: it must hold neither our folder nor our terminal, and it needs no key.
     command
@@ -133,7 +136,7 @@ fn last_message(supervisor: &mut Child, live: &mut Live<'_>) -> Option<Message> 
 
 /// Holds one instance until it is asked to end: by `instance stop` or a signal; before it is ready also by the end of the
 /// command that started it.
-pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) -> Result<Answer, Problem> {
+pub(crate) fn supervise(folder: Option<&Path>, wanted: &DeployArguments) -> Result<Answer, Problem> {
     // Fails where a person started this by hand from a shell: then it has the session it needs.
     let _ = rustix::process::setsid();
     let courier =
@@ -141,7 +144,7 @@ pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) 
     courier
         .watch()
         .map_err(|error| Problem::coded(Code::HostFailed, format!("cannot watch for signals: {error}")))?;
-    let ended = hold(folder, name, forwards, &courier);
+    let ended = hold(folder, wanted, &courier);
     if let Err(Problem::Coded { code, message, hints, details, data }) = &ended {
         courier.last(&Message::Stopped {
             code: *code,
@@ -154,14 +157,9 @@ pub(crate) fn supervise(folder: Option<&Path>, name: &str, forwards: &[String]) 
     ended
 }
 
-fn hold(
-    folder: Option<&Path>,
-    name: &str,
-    forwards: &[String],
-    courier: &Courier,
-) -> Result<Answer, Problem> {
-    let order = order(name, forwards)?;
-    let site = site::open(folder)?;
+fn hold(folder: Option<&Path>, wanted: &DeployArguments, courier: &Courier) -> Result<Answer, Problem> {
+    let order = order(wanted)?;
+    let site = if wanted.rehash { site::open_afresh(folder)? } else { site::open(folder)? };
     let mut live = Live::elsewhere(|shown| {
         courier.send(&match shown {
             Shown::Line(text) => Message::Line(text.to_owned()),
@@ -280,9 +278,9 @@ fn end_unless(over: &AtomicBool) {
     }
 }
 
-fn order(name: &str, forwards: &[String]) -> Result<Order, Problem> {
-    let (name, version) = named(name)?;
-    let forwards = forwards.iter().map(|text| text.parse::<PortForward>().map_err(Problem::usage));
+fn order(wanted: &DeployArguments) -> Result<Order, Problem> {
+    let (name, version) = named(&wanted.name)?;
+    let forwards = wanted.forwards.iter().map(|text| text.parse::<PortForward>().map_err(Problem::usage));
     Ok(Order { name, version, forwards: forwards.collect::<Result<_, _>>()? })
 }
 
@@ -306,14 +304,18 @@ mod tests {
 
     #[test]
     fn an_order_is_a_name_perhaps_a_version_and_forwards() {
-        let read = order("atlas/web@1.4.0", &["8080:80".to_owned()]).unwrap();
+        let order = |name: &str, forwards: &[&str]| {
+            let forwards = forwards.iter().map(ToString::to_string).collect();
+            order(&DeployArguments { name: name.to_owned(), forwards, rehash: false })
+        };
+        let read = order("atlas/web@1.4.0", &["8080:80"]).unwrap();
         assert_eq!((read.name.as_str(), read.version), ("atlas/web", Some(Version::new(1, 4, 0))));
         assert_eq!(read.forwards, [PortForward { host: 8080, guest: 80 }]);
         assert_eq!(order("atlas/web", &[]).unwrap().version, None);
         for wrong in ["web", "atlas/web@", "atlas/web@1", "atlas/web@1.0.0@2.0.0", "Atlas/web", ""] {
             assert!(matches!(order(wrong, &[]), Err(Problem::Usage(_))), "{wrong}");
         }
-        assert!(matches!(order("atlas/web", &["80".to_owned()]), Err(Problem::Usage(_))));
+        assert!(matches!(order("atlas/web", &["80"]), Err(Problem::Usage(_))));
     }
 
     #[test]

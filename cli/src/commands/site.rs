@@ -172,6 +172,13 @@ fn vo_names(vos: &[String]) -> Result<Vec<VoName>, Problem> {
 
 /// Opens the site that `--site` or `COUNTERSIGN_SITE` names.
 pub(crate) fn open(folder: Option<&Path>) -> Result<Site, Problem> {
+    let site = open_afresh(folder)?;
+    site.remember_digests();
+    Ok(site)
+}
+
+/// As [`open`], for who shall hash every file again.
+pub(crate) fn open_afresh(folder: Option<&Path>) -> Result<Site, Problem> {
     Ok(Site::open(named(folder)?)?)
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 
 use recipe_spec::digest::Sha256Digest;
 use serde_json::Value;
@@ -38,8 +39,16 @@ impl Machine {
         let user = UserLease::take(&spec.confinement)?;
         let mut descriptors = Descriptors::default();
         let shape = Shape::of(&spec, &qemu.version);
-        let (begin, kept) = begin(&spec, shape, &mut descriptors)?;
-        let sealed = sealed_images(&spec).map(|images| open_sealed(&images, &mut descriptors)).transpose()?;
+        // Side by side, for both hash much.
+        let (begun, images) = thread::scope(|scope| {
+            let images = scope.spawn(|| sealed_images(&spec).map(|images| open_sealed(&images)).transpose());
+            (begin(&spec, shape, &mut descriptors), joined(images))
+        });
+        let (begin, kept) = begun?;
+        let sealed = images?.map(|(files, size)| {
+            let sets: Vec<_> = files.into_iter().map(|file| descriptors.set([file])).collect();
+            (sets, size)
+        });
         make_run_dir(&spec.run_dir)?;
         let overlays: Vec<(String, PathBuf)> = spec
             .disk
@@ -241,15 +250,22 @@ fn sealed_images(spec: &MachineSpec) -> Option<Vec<(Pinned, Part)>> {
     Some(std::iter::once((disk.base.clone(), Part::Base)).chain(layers).chain(overlay).collect())
 }
 
+/// What a thread found.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// The images, checked and read-only, and the size of the disk in bytes.
-fn open_sealed(
-    images: &[(Pinned, Part)],
-    descriptors: &mut Descriptors,
-) -> Result<(Vec<FdSet>, u64), HarnessError> {
+fn open_sealed(images: &[(Pinned, Part)]) -> Result<(Vec<File>, u64), HarnessError> {
+    let opened: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            images.iter().map(|(pinned, part)| scope.spawn(|| open_disk(pinned, *part))).collect();
+        threads.into_iter().map(joined).collect()
+    });
     let mut sealed = Vec::new();
     let mut size = None;
-    for (pinned, part) in images {
-        let mut file = open_disk(pinned, *part)?;
+    for ((pinned, part), file) in images.iter().zip(opened) {
+        let mut file = file?;
         let unusable = |reason| HarnessError::Unusable {
             path: pinned.path.clone(),
             layer: *part == Part::Layer,
@@ -259,7 +275,7 @@ fn open_sealed(
         if *size.get_or_insert(width) != width {
             return Err(unusable(format!("its disk has {width} bytes, that of its base another number")));
         }
-        sealed.push(descriptors.set([file]));
+        sealed.push(file);
     }
     Ok((sealed, size.unwrap_or_default()))
 }
