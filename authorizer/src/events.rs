@@ -26,6 +26,8 @@ pub enum Stage {
     ApplyVo,
     /// The site's recipes are applied.
     ApplySite,
+    /// All steps once more: none may change anything.
+    ApplyAgain,
     /// The disk is flushed, the machine powered off, the layers hashed.
     Seal,
     /// The sealed disk is looked at from outside, where nothing of it runs.
@@ -65,6 +67,7 @@ impl Stage {
             Self::Boot => "boot the build machine",
             Self::ApplyVo => "apply the VO's recipe",
             Self::ApplySite => "apply the site's recipes",
+            Self::ApplyAgain => "apply both once more",
             Self::Seal => "seal the disk",
             Self::Inspect => "look at the sealed disk from outside",
             Self::BootSealed => "boot the sealed disk afresh",

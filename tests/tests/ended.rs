@@ -18,7 +18,7 @@ const FINISHED: &str = "stage-finished";
 const AT_ONCE: Duration = Duration::ZERO;
 
 /// All stages of an authorization, in their order.
-const STAGES: [&str; 19] = [
+const STAGES: [&str; 20] = [
     "intake",
     "verify",
     "revocation",
@@ -29,6 +29,7 @@ const STAGES: [&str; 19] = [
     "boot",
     "apply-vo",
     "apply-site",
+    "apply-again",
     "seal",
     "inspect",
     "boot-sealed",

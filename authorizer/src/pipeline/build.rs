@@ -1,5 +1,6 @@
-//! Base image, VO's recipe, site's recipes: from a scanned recipe to two sealed layers.
+//! Base image, VO's recipe, site's recipes, and both once more: from a scanned recipe to two sealed layers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,14 @@ use crate::stopped::Stopped;
 
 /// Where a recipe's files lie in the guest while it is applied.
 const PAYLOAD: &str = "/run/countersign/payload";
+
+/// The VO's folder in [`PAYLOAD`].
+const VO_FOLDER: &str = "vo";
+
+/// The folder in [`PAYLOAD`] of one of the site's recipes, counted from 0.
+fn site_folder(number: usize) -> String {
+    format!("site-{number}")
+}
 
 /// A sealed layer: read-only, owned by the site, named by its digest.
 #[derive(Clone, Debug)]
@@ -112,12 +121,19 @@ pub(super) fn build(
             Ok(machine)
         },
     )?;
-    let mut applying = Applying { site, machine: &mut machine, machines, deadline, steps: Vec::new() };
+    let mut applying = Applying {
+        site,
+        machine: &mut machine,
+        machines,
+        deadline,
+        downloaded: BTreeSet::new(),
+        steps: Vec::new(),
+    };
     journal.stage(
         Stage::ApplyVo,
         |count| format!("{count} steps"),
         |journal| {
-            applying.apply(recipe.manifest(), recipe.payload(), "vo", journal)?;
+            applying.apply(recipe.manifest(), recipe.payload(), VO_FOLDER, journal)?;
             applying.machine.freeze()?;
             applying.machine.switch_overlay()?;
             applying.machine.thaw()?;
@@ -131,10 +147,24 @@ pub(super) fn build(
             let declared = serde_json::to_vec(&recipe.manifest().declared()).map_err(Stopped::internal)?;
             applying.machine.write_file(DECLARED_FILE, 0o644, &declared)?;
             for (number, site_recipe) in site_recipes.iter().enumerate() {
-                let folder = format!("site-{number}");
+                let folder = site_folder(number);
                 applying.apply(site_recipe.manifest(), site_recipe.payload(), &folder, journal)?;
             }
             Ok(site_recipes.len())
+        },
+    )?;
+    journal.stage(
+        Stage::ApplyAgain,
+        |count| format!("{count} steps changed nothing"),
+        |journal| {
+            let recipes = std::iter::once((recipe, VO_FOLDER.to_owned()))
+                .chain(site_recipes.iter().enumerate().map(|(number, recipe)| (recipe, site_folder(number))));
+            let mut count = 0;
+            for (recipe, folder) in recipes {
+                applying.apply_again(recipe.manifest(), &folder, journal)?;
+                count += recipe.manifest().steps.len();
+            }
+            Ok(count)
         },
     )?;
     let steps = applying.steps;
@@ -162,6 +192,8 @@ struct Applying<'a, 'm> {
     machine: &'a mut Machine,
     machines: &'a Machines<'m>,
     deadline: Instant,
+    /// Where the content of `download` steps lies in the guest.
+    downloaded: BTreeSet<String>,
     steps: Vec<AppliedStep>,
 }
 
@@ -179,7 +211,30 @@ impl Applying<'_, '_> {
             self.machine.write_file(&format!("{root}/{path}"), mode, &file.bytes)?;
         }
         for (index, step) in manifest.steps.iter().enumerate() {
-            self.apply_step(manifest, step, index + 1, &root, journal)?;
+            let applied = self.apply_step(manifest, step, index + 1, &root, journal)?;
+            self.steps.push(applied);
+        }
+        Ok(())
+    }
+
+    /// Applies what was applied, and refuses what then still changes something, or fails.
+    fn apply_again(
+        &mut self,
+        manifest: &Manifest,
+        folder: &str,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Stopped> {
+        let root = format!("{PAYLOAD}/{folder}");
+        for (index, step) in manifest.steps.iter().enumerate() {
+            match self.apply_step(manifest, step, index + 1, &root, journal) {
+                Ok(AppliedStep { outcome: StepOutcome::Unchanged, .. }) => {}
+                Ok(AppliedStep { recipe, .. }) => return Err(restless(&recipe, step)),
+                Err(stopped) if stopped.code == Code::ApplyFailed && Instant::now() < self.deadline => {
+                    let message = format!("applied once more, a step fails: {}", stopped.message);
+                    return Err(Stopped { code: Code::NotIdempotent, message, ..stopped });
+                }
+                Err(stopped) => return Err(stopped),
+            }
         }
         Ok(())
     }
@@ -191,7 +246,7 @@ impl Applying<'_, '_> {
         number: usize,
         root: &str,
         journal: &mut Journal<'_>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<AppliedStep, Stopped> {
         let recipe = manifest.subject_name();
         let described = step.kind.to_string();
         journal.tell(Event::StepStarted {
@@ -207,8 +262,12 @@ impl Applying<'_, '_> {
                 .hint("authorize_seconds in site.toml"));
         }
         if let StepKind::Download(download) = &step.kind {
-            let content = self.machines.download(&download.url, download.sha256, journal)?;
-            self.machine.write_file(&format!("{root}/.download/{}", download.sha256), 0o644, &content)?;
+            let place = format!("{root}/.download/{}", download.sha256);
+            if !self.downloaded.contains(&place) {
+                let content = self.machines.download(&download.url, download.sha256, journal)?;
+                self.machine.write_file(&place, 0o644, &content)?;
+                self.downloaded.insert(place);
+            }
         }
         let limit = left.min(step_limit(&step.kind, self.site));
         let mut tail = Tail::default();
@@ -223,9 +282,25 @@ impl Applying<'_, '_> {
         let seconds = start.elapsed().as_secs_f64();
         let changed = outcome == StepOutcome::Changed;
         journal.tell(Event::StepFinished { recipe: recipe.clone(), number, changed, seconds });
-        self.steps.push(AppliedStep { recipe, line: step.line, step: described, outcome, seconds });
-        Ok(())
+        Ok(AppliedStep { recipe, line: step.line, step: described, outcome, seconds })
     }
+}
+
+/// A step that was applied, as were all after it, and is not done.
+fn restless(recipe: &str, step: &Step) -> Stopped {
+    let message = format!(
+        "{recipe}, recipe.toml line {}: {}: applied once more, it changed something again",
+        step.line, step.kind
+    );
+    let hint = match &step.kind {
+        StepKind::Run(_) => "after the script has run, its `creates` must be there, or its `unless` succeed",
+        StepKind::Service(_) => {
+            "the service does not stay as the step says: another step or the site's recipe may undo it, or it ends by itself \
+             (a `oneshot` needs `RemainAfterExit=yes`)"
+        }
+        _ => "another step, or the site's recipe, undoes what this one does",
+    };
+    Stopped::new(Code::NotIdempotent, message).hint(hint)
 }
 
 fn failed(error: HarnessError, recipe: &str, step: &Step, described: &str, tail: &Tail) -> Stopped {
@@ -316,6 +391,21 @@ mod tests {
     use recipe_spec::manifest::Manifest;
 
     use super::*;
+
+    #[test]
+    fn a_step_that_is_never_done_says_what_to_do() {
+        let text = "[recipe]\nname = \"atlas/x\"\nversion = \"1.0.0\"\nsummary = \"x\"\nbase = [\"debian-12\"]\n\
+                    [[step]]\npackage = [\"hello\"]\n[[step]]\nservice = { name = \"x\", running = true }\n\
+                    [[step]]\nrun = { script = \"a.sh\", creates = \"/srv/x\" }\n";
+        let manifest = Manifest::parse(text).unwrap();
+        let wanted = ["undoes what this one does", "RemainAfterExit=yes", "its `creates` must be there"];
+        for (step, wanted) in manifest.steps.iter().zip(wanted) {
+            let stopped = restless("atlas/x@1.0.0", step);
+            assert_eq!(stopped.code, Code::NotIdempotent);
+            assert!(stopped.message.contains(&format!("line {}: {}: ", step.line, step.kind)), "{stopped:?}");
+            assert!(stopped.hints[0].contains(wanted), "{stopped:?}");
+        }
+    }
 
     /// What an authorization says of a step, for each way in which it can end.
     #[test]
