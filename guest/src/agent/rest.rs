@@ -3,11 +3,14 @@
 //!
 //! Processes are frozen by their cgroups, from the topmost ones on (cgroup v2, `cgroup.freeze`): whoever is frozen holds no lock
 //! of the kernel, so the agent can go on writing files. What cannot be frozen is a reason to refuse: processes in the topmost
-//! cgroup, and in the agent's own.
+//! cgroup, and in the agent's own. Whoever still runs can make cgroups faster than they are looked at, so at last every task that there is
+//! must be in one that was found frozen.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +33,8 @@ const OWN: &str = "/countersign";
 const DOING: &str = "bring the machine to rest";
 /// Longest `/proc/PID/stat` and `comm` that is read, in bytes.
 const MAX_TEXT: usize = 4 * 1024;
+/// Processes, and threads of one, that are looked at.
+const MAX_TASKS: usize = 32 * 1024;
 /// Each pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -79,8 +84,9 @@ impl Repose {
     /// # Errors
     /// `System`, or `TimedOut` if a cgroup cannot be frozen; then nothing is frozen that was not before.
     pub(crate) fn rest(&mut self, proc: &Proc) -> Result<(), AgentError> {
-        let frozen =
-            self.cgroups.as_ref().map_or(Ok(Frozen::new()), |cgroups| freeze_all(cgroups, proc, PATIENCE))?;
+        let frozen = self.cgroups.as_ref().map_or(Ok(Frozen::new()), |cgroups| {
+            freeze_all(cgroups, proc, PATIENCE, &|still| outside(proc, still))
+        })?;
         // Only now: what runs writes. And nobody that is frozen keeps a file system from being flushed.
         rustix::fs::sync();
         self.frozen = Some(frozen);
@@ -156,13 +162,22 @@ impl From<Unrest> for AgentError {
     }
 }
 
+/// Looks for a task that is in none of these topmost cgroups.
+type Outside<'a> = &'a dyn Fn(&BTreeSet<PathBuf>) -> io::Result<Option<Unrest>>;
+
 /// Freezes every topmost cgroup but the agent's own.
-fn freeze_all(cgroups: &Hierarchy, proc: &Proc, patience: Patience) -> Result<Frozen, AgentError> {
+fn freeze_all(
+    cgroups: &Hierarchy,
+    proc: &Proc,
+    patience: Patience,
+    outside: Outside<'_>,
+) -> Result<Frozen, AgentError> {
     let failed = |error: io::Error| failure::system(DOING, error);
     cgroups.enter(Path::new(OWN)).map_err(failed)?;
     await_rest(patience.strays, || stray(cgroups, proc).map_err(failed))?;
     let mut frozen = Frozen::new();
-    let at_rest = await_rest(patience.freezing, || freeze_once(cgroups, proc, &mut frozen).map_err(failed));
+    let at_rest =
+        await_rest(patience.freezing, || freeze_once(cgroups, proc, outside, &mut frozen).map_err(failed));
     match at_rest {
         Ok(()) => Ok(frozen),
         Err(mut error) => {
@@ -195,8 +210,14 @@ fn await_rest(
 }
 
 /// Has every topmost cgroup frozen that is not; what then still runs, or cannot be frozen.
-fn freeze_once(cgroups: &Hierarchy, proc: &Proc, frozen: &mut Frozen) -> io::Result<Option<Unrest>> {
+fn freeze_once(
+    cgroups: &Hierarchy,
+    proc: &Proc,
+    outside: Outside<'_>,
+    frozen: &mut Frozen,
+) -> io::Result<Option<Unrest>> {
     let mut running = None;
+    let mut still = BTreeSet::new();
     for cgroup in cgroups.children(Path::new(TOP))? {
         if cgroup == Path::new(OWN) {
             continue;
@@ -208,13 +229,63 @@ fn freeze_once(cgroups: &Hierarchy, proc: &Proc, frozen: &mut Frozen) -> io::Res
             cgroups.is_frozen(&cgroup)
         });
         match asked {
-            Ok(true) => {}
+            Ok(true) => {
+                still.insert(cgroup);
+            }
             Ok(false) => running = running.or(Some(Unrest::Running(cgroup))),
             Err(error) if gone(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(running.or(stray(cgroups, proc)?))
+    let unrest = running.or(stray(cgroups, proc)?);
+    // Last: whoever moved while the cgroups were gone through is now in one that was not found frozen.
+    if unrest.is_some() { Ok(unrest) } else { outside(&still) }
+}
+
+/// A task that may still run, for it is in none of the topmost cgroups `still`, which are frozen.
+fn outside(proc: &Proc, still: &BTreeSet<PathBuf>) -> io::Result<Option<Unrest>> {
+    let own = std::process::id();
+    for pid in proc.numbers(".", MAX_TASKS)?.into_iter().filter(|pid| *pid != own) {
+        match tops(proc, pid) {
+            Ok(tops) => {
+                if let Some(top) = tops.into_iter().find(|top| !still.contains(top)) {
+                    return Ok(Some(Unrest::Running(top)));
+                }
+            }
+            Err(error) if ended(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The topmost cgroup of each thread of a process; none for a thread of the kernel, and for what has ended.
+fn tops(proc: &Proc, pid: u32) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let tasks = process(pid).join("task");
+    for task in proc.numbers(&tasks, MAX_TASKS)? {
+        let folder = tasks.join(task.to_string());
+        let not_understood = |what: &str| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("the {what} of {pid} is not understood"))
+        };
+        let stat =
+            Stat::parse(&proc.read(folder.join("stat"), MAX_TEXT)?).ok_or_else(|| not_understood("state"))?;
+        if stat.is_kernel_thread() {
+            return Ok(Vec::new());
+        }
+        if !matches!(stat.state, b'Z' | b'X') {
+            let text = proc.read(folder.join("cgroup"), MAX_TEXT)?;
+            found.push(topmost(&text).ok_or_else(|| not_understood("cgroup"))?);
+        }
+    }
+    Ok(found)
+}
+
+/// The first part of the path in `/proc/PID/cgroup` (cgroups(7), cgroup v2: `0::PATH`).
+fn topmost(text: &[u8]) -> Option<PathBuf> {
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"))?;
+    let first = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+    Some(Path::new(TOP).join(OsStr::from_bytes(first)))
 }
 
 /// A process that cannot be frozen where it is.
@@ -272,213 +343,4 @@ fn thaw(cgroups: &Hierarchy, frozen: &Frozen) -> Result<(), AgentError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Child, Command};
-
-    use guest::control::AgentErrorKind;
-
-    use super::super::cgroups::tests::Tree;
-    use super::super::identity::tests::identity;
-    use super::*;
-
-    const SHORT: Patience =
-        Patience { strays: Duration::from_millis(60), freezing: Duration::from_millis(60) };
-    const LONG: Patience = Patience { strays: Duration::from_secs(20), freezing: Duration::from_secs(20) };
-
-    fn proc() -> Proc {
-        Proc::at("/proc").unwrap()
-    }
-
-    /// A hierarchy with the agent's cgroup.
-    fn tree() -> Tree {
-        let tree = Tree::new(&[]);
-        tree.cgroup(OWN, false, &[std::process::id()]);
-        tree
-    }
-
-    fn paths(frozen: &Frozen) -> Vec<&str> {
-        frozen.iter().map(|path| path.to_str().unwrap()).collect()
-    }
-
-    /// A process that runs until the test ends.
-    struct Program(Child);
-
-    impl Program {
-        fn start() -> Self {
-            Self(Command::new("sleep").arg("600").spawn().unwrap())
-        }
-    }
-
-    impl Drop for Program {
-        fn drop(&mut self) {
-            self.0.kill().unwrap();
-            self.0.wait().unwrap();
-        }
-    }
-
-    #[test]
-    fn all_but_the_agent_are_frozen_and_go_on_again() {
-        let tree = tree();
-        tree.cgroup("/init.scope", true, &[1]);
-        tree.cgroup("/system.slice", true, &[]);
-        // The guest's own doing, which a clone keeps.
-        tree.cgroup("/paused.slice", true, &[]);
-        tree.write("/paused.slice", "cgroup.freeze", "1\n");
-        let cgroups = tree.hierarchy();
-        let frozen = freeze_all(&cgroups, &proc(), SHORT).unwrap();
-        assert_eq!(paths(&frozen), ["/init.scope", "/system.slice"]);
-        let asked = |path| tree.read(path, "cgroup.freeze");
-        assert_eq!((asked("/init.scope").as_str(), asked("/system.slice").as_str()), ("1", "1"));
-        assert_eq!(asked(OWN), "0");
-        thaw(&cgroups, &frozen).unwrap();
-        assert_eq!((asked("/init.scope").as_str(), asked("/system.slice").as_str()), ("0", "0"));
-        assert_eq!(asked("/paused.slice"), "1\n");
-    }
-
-    #[test]
-    fn what_does_not_freeze_in_time_is_named_and_all_go_on() {
-        let tree = tree();
-        tree.cgroup("/a.slice", true, &[]);
-        tree.cgroup("/b\u{1b}.slice", false, &[]);
-        let error = freeze_all(&tree.hierarchy(), &proc(), SHORT).unwrap_err();
-        assert_eq!(error.kind, AgentErrorKind::TimedOut);
-        assert!(error.message.contains(r#"freezing the cgroup "/b\u{1b}.slice""#), "{}", error.message);
-        assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0");
-        assert_eq!(tree.read("/b\u{1b}.slice", "cgroup.freeze"), "0");
-    }
-
-    #[test]
-    fn a_kernel_that_does_not_tell_is_refused_and_all_go_on() {
-        let tree = tree();
-        tree.cgroup("/a.slice", true, &[]);
-        tree.cgroup("/b.slice", true, &[]);
-        tree.write("/b.slice", "cgroup.events", "populated 1\n");
-        let error = freeze_all(&tree.hierarchy(), &proc(), LONG).unwrap_err();
-        assert_eq!(error.kind, AgentErrorKind::System);
-        assert!(error.message.contains("cgroup.events is not understood"), "{}", error.message);
-        assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0");
-        assert_eq!(tree.read("/b.slice", "cgroup.freeze"), "0");
-    }
-
-    #[test]
-    fn a_process_in_the_topmost_cgroup_is_refused_before_anything_is_frozen() {
-        let program = Program::start();
-        let tree = tree();
-        tree.cgroup("/a.slice", true, &[]);
-        tree.write("/", "cgroup.procs", &format!("{}\n", program.0.id()));
-        let error = freeze_all(&tree.hierarchy(), &proc(), SHORT).unwrap_err();
-        assert_eq!(error.kind, AgentErrorKind::System);
-        let named = format!(r#"process {} ("sleep") is in the cgroup "/""#, program.0.id());
-        assert!(error.message.contains(&named), "{}", error.message);
-        assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0\n");
-    }
-
-    #[test]
-    fn what_is_within_the_agents_cgroup_is_refused() {
-        let program = Program::start();
-        let tree = tree();
-        let look = || stray(&tree.hierarchy(), &proc());
-        assert_eq!(look().unwrap(), None);
-        tree.write(OWN, "cgroup.procs", &format!("{}\n{}\n", std::process::id(), program.0.id()));
-        let expected = Unrest::Stray { pid: program.0.id(), name: "sleep".into(), cgroup: OWN };
-        assert_eq!(look().unwrap(), Some(expected));
-        tree.write(OWN, "cgroup.procs", &format!("{}\n", std::process::id()));
-        tree.cgroup("/countersign/nest", true, &[]);
-        assert_eq!(look().unwrap(), Some(Unrest::Within("/countersign/nest".into())));
-        tree.write(OWN, "cgroup.procs", "");
-        std::fs::remove_dir_all(tree.at("/countersign/nest", "")).unwrap();
-        assert!(look().unwrap_err().to_string().contains("the agent is not in the cgroup"));
-    }
-
-    #[test]
-    fn who_has_ended_is_no_stray() {
-        let mut ended = Command::new("true").spawn().unwrap();
-        ended.wait().unwrap();
-        assert_eq!(program(&proc(), ended.id()).unwrap(), None);
-        assert!(program(&proc(), std::process::id()).unwrap().is_some());
-    }
-
-    #[test]
-    fn what_ends_or_appears_meanwhile_is_waited_for() {
-        let program = Program::start();
-        let tree = tree();
-        tree.cgroup("/a.slice", false, &[]);
-        // A cgroup that is gone again when it is looked at has no files.
-        std::fs::create_dir(tree.at("/gone.slice", "")).unwrap();
-        tree.write("/", "cgroup.procs", &format!("{}\n", program.0.id()));
-        let started = Instant::now();
-        let wait_for = |path: &str| {
-            while tree.read(path, "cgroup.freeze") != "1" {
-                assert!(started.elapsed() < LONG.freezing, "{path} is not frozen");
-                thread::sleep(Duration::from_millis(1));
-            }
-        };
-        let frozen = thread::scope(|scope| {
-            let at_rest = scope.spawn(|| freeze_all(&tree.hierarchy(), &proc(), LONG));
-            thread::sleep(Duration::from_millis(50));
-            assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0\n", "nothing is frozen before it can be");
-            tree.write("/", "cgroup.procs", "");
-            wait_for("/a.slice");
-            // Who was not frozen yet makes a cgroup, and starts what gets into the topmost one.
-            tree.cgroup("/late.slice", false, &[]);
-            tree.write("/", "cgroup.procs", &format!("{}\n", program.0.id()));
-            tree.becomes("/a.slice", true);
-            wait_for("/late.slice");
-            tree.becomes("/late.slice", true);
-            thread::sleep(Duration::from_millis(50));
-            assert!(!at_rest.is_finished());
-            tree.write("/", "cgroup.procs", "");
-            at_rest.join().unwrap()
-        });
-        assert_eq!(paths(&frozen.unwrap()), ["/a.slice", "/late.slice"]);
-    }
-
-    #[test]
-    fn one_quiet_look_is_not_enough() {
-        let unrest = || Unrest::Running("/a".into());
-        let mut looks = [None, Some(unrest()), None, None].into_iter();
-        await_rest(LONG.freezing, || Ok(looks.next().unwrap())).unwrap();
-        assert_eq!(looks.next(), None);
-        let mut looks = [None, Some(unrest())].into_iter();
-        await_rest(Duration::ZERO, || Ok(looks.next().unwrap())).unwrap_err();
-    }
-
-    /// At rest, with one cgroup frozen.
-    fn at_rest(tree: &Tree) -> Repose {
-        tree.cgroup("/a.slice", true, &[]);
-        tree.write("/a.slice", "cgroup.freeze", "1");
-        let frozen = Some(Frozen::from(["/a.slice".into()]));
-        Repose { frozen, ..Repose::among(tree.hierarchy(), Pool::open().unwrap()) }
-    }
-
-    #[test]
-    fn a_machine_that_could_not_become_another_stays_frozen() {
-        let tree = tree();
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::open(folder.path()).unwrap();
-        let mut repose = at_rest(&tree);
-        for (identity, kind) in [
-            (identity(), AgentErrorKind::System),
-            (control::Identity { seed: "x".into(), ..identity() }, AgentErrorKind::BadRequest),
-        ] {
-            assert_eq!(repose.wake(&root, &proc(), identity).unwrap_err().kind, kind);
-            assert!(repose.is_at_rest());
-            assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "1");
-            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is written");
-        }
-    }
-
-    #[test]
-    fn names_are_for_machines_that_have_some() {
-        let root = Root::open(tempfile::tempdir().unwrap().path()).unwrap();
-        let mut repose = Repose::alone(Pool::open().unwrap());
-        let awake = repose.wake(&root, &proc(), identity()).unwrap_err();
-        assert!(awake.message.contains("does not rest"), "{}", awake.message);
-        repose.rest(&proc()).unwrap();
-        assert!(repose.is_at_rest());
-        let named = repose.wake(&root, &proc(), identity()).unwrap_err();
-        assert_eq!(named.kind, AgentErrorKind::BadRequest);
-        assert!(named.message.contains("no names"), "{}", named.message);
-        assert!(repose.is_at_rest());
-    }
-}
+mod tests;
