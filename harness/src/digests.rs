@@ -72,7 +72,7 @@ pub(crate) fn digest(file: &mut File, how: Digested) -> io::Result<Sha256Digest>
 
 /// What tells one state of a file from another. Only root can turn `ctime` back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct State {
+pub(crate) struct State {
     device: u64,
     inode: u64,
     size: u64,
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl State {
-    fn of(file: &File) -> io::Result<Self> {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
         let about = file.metadata()?;
         Ok(Self {
             device: about.dev(),
@@ -90,6 +90,12 @@ impl State {
             mtime: (about.mtime(), about.mtime_nsec()),
             ctime: (about.ctime(), about.ctime_nsec()),
         })
+    }
+
+    /// Whether nothing was written between the two, going by size and time.
+    pub(crate) fn has_content_of(&self, other: &Self) -> bool {
+        let content = |state: &Self| (state.device, state.inode, state.size, state.mtime);
+        content(self) == content(other)
     }
 
     /// Whether a later write would surely give another ctime.

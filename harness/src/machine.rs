@@ -15,6 +15,7 @@ use guest::facts::Facts;
 use recipe_spec::manifest::StepKind;
 use serde_json::{Value, json};
 
+use crate::artifact::Seen;
 use crate::confinement::UserLease;
 use crate::console::Console;
 use crate::error::HarnessError;
@@ -53,6 +54,8 @@ pub struct Machine {
     mode: Mode,
     /// What it leaves if it becomes a template.
     kept: Option<Kept>,
+    /// What it runs from, as it was when it was hashed.
+    seen: Vec<Seen>,
     run_dir: PathBuf,
     user: UserLease,
 }
@@ -97,6 +100,14 @@ impl Machine {
             self.phase = Phase::Recipe;
         }
         Ok(hello)
+    }
+
+    /// Whether the files that it runs from, disk and RAM of its template, are still what was hashed when it started.
+    ///
+    /// # Errors
+    /// [`HarnessError::Unusable`] (`BASE_MISMATCH`, `LAYER_MISMATCH`) if one was written to since.
+    pub fn check_unchanged(&self) -> Result<(), HarnessError> {
+        self.seen.iter().try_for_each(Seen::unchanged)
     }
 
     /// Asks the agent whether it is there.

@@ -131,7 +131,7 @@ impl DiskSpec {
         let layers = self.layers.iter().map(|layer| (layer, Part::Layer));
         std::iter::once((&self.base, Part::Base))
             .chain(layers)
-            .map(|(pinned, part)| open_disk(pinned, part))
+            .map(|(pinned, part)| Ok(open_disk(pinned, part)?.file))
             .collect()
     }
 }

@@ -15,12 +15,11 @@ use std::path::{Path, PathBuf};
 use guest::control::Mode;
 use recipe_spec::digest::Sha256Digest;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Accelerator, host_processor};
 use crate::arguments::{MACHINE_TYPE, processor_model};
-use crate::artifact::{Pinned, check_layer, open_memory};
+use crate::artifact::{Checked, MAX_STATE, Pinned, check_layer, no_file, open_memory, open_state};
 use crate::digests::memory_digest;
 use crate::error::HarnessError;
 use crate::spec::{MachineSpec, Network};
@@ -36,8 +35,6 @@ pub const RECORD_FILE: &str = "template.json";
 
 /// Longest record, in bytes.
 const MAX_RECORD: u64 = 64 * 1024;
-/// Longest device state, in bytes: RAM is not in it, so it is some 400 KB.
-pub(crate) const MAX_STATE: u64 = 64 << 20;
 /// Files are copied in pieces of this size.
 const PIECE: usize = 1 << 20;
 
@@ -140,12 +137,10 @@ impl Template {
         let path = folder.join(RECORD_FILE);
         let unusable = |reason: String| HarnessError::Unusable { path: path.clone(), layer: true, reason };
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let file = File::options().read(true).custom_flags(flags).open(&path).map_err(|source| {
-            match (source.kind(), source.raw_os_error().map(Errno::from_raw_os_error)) {
-                (io::ErrorKind::NotFound, _) => unusable("it is missing".into()),
-                (_, Some(Errno::LOOP)) => unusable("it is a symbolic link".into()),
-                _ => HarnessError::system("open", &path, source),
-            }
+        let opened = File::options().read(true).custom_flags(flags).open(&path);
+        let file = opened.map_err(|source| match no_file(&source) {
+            Some(reason) => unusable(reason.into()),
+            None => HarnessError::system("open", &path, source),
         })?;
         let about = file.metadata().map_err(|source| HarnessError::system("look at", &path, source))?;
         if !about.is_file() || about.len() > MAX_RECORD {
@@ -187,12 +182,15 @@ impl Template {
         self.record.overlay.map(|sha256| Pinned::new(self.folder.join(OVERLAY_FILE), sha256))
     }
 
-    pub(crate) fn memory(&self) -> Pinned {
-        Pinned::new(self.folder.join(MEMORY_FILE), self.record.memory)
+    /// Its RAM, checked.
+    pub(crate) fn open_memory(&self) -> Result<Checked, HarnessError> {
+        let pinned = Pinned::new(self.folder.join(MEMORY_FILE), self.record.memory);
+        open_memory(&pinned, u64::from(self.record.shape.memory_mib) << 20)
     }
 
-    pub(crate) fn state(&self) -> Pinned {
-        Pinned::new(self.folder.join(STATE_FILE), self.record.state)
+    /// Its device state, checked.
+    pub(crate) fn open_state(&self) -> Result<Checked, HarnessError> {
+        open_state(&Pinned::new(self.folder.join(STATE_FILE), self.record.state))
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -204,8 +202,9 @@ impl Template {
     /// # Errors
     /// `LAYER_MISMATCH`, and what the operating system says.
     pub fn check_files(&self) -> Result<(), HarnessError> {
-        open_memory(&self.memory())?;
-        [self.state()].into_iter().chain(self.overlay()).try_for_each(|file| check_layer(&file))
+        self.open_memory()?;
+        self.open_state()?;
+        self.overlay().map_or(Ok(()), |overlay| check_layer(&overlay))
     }
 
     /// Why a machine of this shape cannot be its clone, if so.

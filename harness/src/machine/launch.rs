@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{CONSOLE_LOG, MONITOR_TIME, Machine, Phase};
 use crate::accelerator::Accelerator;
 use crate::arguments::{self, Begin, CONTROL_PORT, Disk, Launch, Processor};
-use crate::artifact::{Part, Pinned, open_disk, open_memory, read_boot_file, sealed_memory};
+use crate::artifact::{Checked, Part, Pinned, Seen, open_disk, read_boot_file, sealed_memory};
 use crate::confinement::{self, UserLease};
 use crate::console::{Console, Log};
 use crate::descriptors::{Descriptors, FdSet};
@@ -44,10 +44,13 @@ impl Machine {
             let images = scope.spawn(|| sealed_images(&spec).map(|images| open_sealed(&images)).transpose());
             (begin(&spec, shape, &mut descriptors), joined(images))
         });
-        let (begin, kept) = begun?;
-        let sealed = images?.map(|(files, size)| {
-            let sets: Vec<_> = files.into_iter().map(|file| descriptors.set([file])).collect();
-            (sets, size)
+        let (begin, kept, mut seen) = begun?;
+        let sealed = images?.map(|(images, size)| {
+            let mut set = |Checked { file, seen: as_hashed }| {
+                seen.push(as_hashed);
+                descriptors.set([file])
+            };
+            (images.into_iter().map(&mut set).collect::<Vec<_>>(), size)
         });
         make_run_dir(&spec.run_dir)?;
         let overlays: Vec<(String, PathBuf)> = spec
@@ -116,6 +119,7 @@ impl Machine {
             },
             mode: spec.start.mode(),
             kept,
+            seen,
             name: spec.name,
             process,
             console,
@@ -129,6 +133,7 @@ impl Machine {
         if let Some(state) = loads {
             machine.load(state)?;
         }
+        machine.check_unchanged()?;
         Ok(machine)
     }
 }
@@ -168,17 +173,22 @@ fn begin(
     spec: &MachineSpec,
     shape: Shape,
     descriptors: &mut Descriptors,
-) -> Result<(Begin, Option<Kept>), HarnessError> {
+) -> Result<(Begin, Option<Kept>, Vec<Seen>), HarnessError> {
     match &spec.start {
-        Start::Boot(boot) => boot_from(boot, spec.memory_mib, shape, descriptors),
+        Start::Boot(boot) => {
+            let (begin, kept) = boot_from(boot, spec.memory_mib, shape, descriptors)?;
+            Ok((begin, kept, Vec::new()))
+        }
         Start::Clone(template) => {
             if let Some(reason) = template.misfit(&shape) {
                 let path = template.folder().to_owned();
                 return Err(HarnessError::Unusable { path, layer: true, reason });
             }
-            let memory = descriptors.inherit(open_memory(&template.memory())?);
-            let state = descriptors.set([open_disk(&template.state(), Part::Layer)?]);
-            Ok((Begin::Clone { memory, state }, None))
+            let (memory, state) = (template.open_memory()?, template.open_state()?);
+            let seen = vec![memory.seen, state.seen];
+            let memory = descriptors.inherit(memory.file);
+            let state = descriptors.set([state.file]);
+            Ok((Begin::Clone { memory, state }, None, seen))
         }
     }
 }
@@ -256,7 +266,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// The images, checked and read-only, and the size of the disk in bytes.
-fn open_sealed(images: &[(Pinned, Part)]) -> Result<(Vec<File>, u64), HarnessError> {
+fn open_sealed(images: &[(Pinned, Part)]) -> Result<(Vec<Checked>, u64), HarnessError> {
     let opened: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> =
             images.iter().map(|(pinned, part)| scope.spawn(|| open_disk(pinned, *part))).collect();
@@ -265,17 +275,17 @@ fn open_sealed(images: &[(Pinned, Part)]) -> Result<(Vec<File>, u64), HarnessErr
     let mut sealed = Vec::new();
     let mut size = None;
     for ((pinned, part), file) in images.iter().zip(opened) {
-        let mut file = file?;
+        let mut image = file?;
         let unusable = |reason| HarnessError::Unusable {
             path: pinned.path.clone(),
             layer: *part == Part::Layer,
             reason,
         };
-        let width = overlay::header(&mut file).map_err(unusable)?.virtual_size;
+        let width = overlay::header(&mut image.file).map_err(unusable)?.virtual_size;
         if *size.get_or_insert(width) != width {
             return Err(unusable(format!("its disk has {width} bytes, that of its base another number")));
         }
-        sealed.push(file);
+        sealed.push(image);
     }
     Ok((sealed, size.unwrap_or_default()))
 }
