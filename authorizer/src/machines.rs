@@ -153,9 +153,14 @@ impl<'a> Machines<'a> {
         self.spawn(base, "build", disk, Network::None, Some(relay), Some(limit))
     }
 
-    /// A machine that boots a sealed disk, to be paused and kept: as it will be deployed, with nothing forwarded.
-    pub(crate) fn template_source(&self, base: &VerifiedBase, disk: DiskSpec) -> Result<Machine, Stopped> {
-        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
+    /// A machine that boots a sealed disk, to be paused and kept: as it will be deployed, with nothing forwarded. It ends after
+    /// `limit`.
+    pub(crate) fn template_source(
+        &self,
+        base: &VerifiedBase,
+        disk: DiskSpec,
+        limit: Duration,
+    ) -> Result<Machine, Stopped> {
         let network = Network::Restricted { forwards: Vec::new() };
         let mut spec = self.spec(base, "template", disk, network, None, Some(limit));
         if let Start::Boot(boot) = &mut spec.start {
@@ -164,14 +169,14 @@ impl<'a> Machines<'a> {
         Ok(Machine::spawn(&self.qemu, spec)?)
     }
 
-    /// A clone to test in, awake; `interruption` ends it.
+    /// A clone to test in, awake; `interruption` ends it, and so does `limit`.
     pub(crate) fn testing(
         &self,
         name: &str,
         original: Original<'_>,
+        limit: Duration,
         interruption: &Interruption,
     ) -> Result<Machine, Stopped> {
-        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
         let network = Network::Restricted { forwards: Vec::new() };
         // Nothing in the guest shall tell a test from a deployment by its name.
         let hostname = new_hostname(&original.manifest.recipe.name)?;
@@ -370,35 +375,39 @@ pub fn await_running(machine: &mut Machine, site: &Site, journal: &mut Journal<'
     Ok(())
 }
 
-/// Runs the VO's function tests, each once, in order.
+/// Runs the VO's function tests, each once, in order, and all of them within `limit`: what is left of it then ends a test.
 ///
 /// # Errors
 /// Only what loses the machine: a test that fails is a result.
 pub fn run_function_tests(
     machine: &mut Machine,
     manifest: &Manifest,
+    limit: Duration,
     journal: &mut Journal<'_>,
 ) -> Result<Vec<TestResult>, Stopped> {
+    let start = Instant::now();
     let mut run = |test| {
-        let (result, said) = run_function_test(machine, test)?;
+        let (result, said) = run_function_test(machine, test, limit.saturating_sub(start.elapsed()))?;
         journal.tell_output(said);
         Ok(result)
     };
     manifest.tests.iter().map(&mut run).collect()
 }
 
-/// One function test: how it ended, and all that it said.
+/// One function test: how it ended, and all that it said. It runs no longer than it says, and no longer than `limit`.
 pub(crate) fn run_function_test(
     machine: &mut Machine,
     test: &FunctionTest,
+    limit: Duration,
 ) -> Result<(TestResult, String), Stopped> {
     let start = Instant::now();
+    let limit = limit.min(test.timeout.duration()).max(Duration::from_millis(1));
     let exec = Exec {
         argv: ["/bin/sh", "-c", test.run.as_str()].map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         cwd: None,
         user: None,
-        timeout_ms: u64::from(test.timeout.seconds()) * 1000,
+        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         output_limit: TEST_OUTPUT,
     };
     let mut said = Vec::new();
@@ -407,7 +416,7 @@ pub(crate) fn run_function_test(
         said.extend_from_slice(bytes);
     });
     let ended = match exited {
-        Ok(exited) => not_passed(test, &exited),
+        Ok(exited) => not_passed(test, &exited, limit),
         // The shell cannot be started, for one.
         Err(HarnessError::Agent { error, .. }) => {
             Some(format!("line {}: not run: {}", test.line, error.message))
@@ -433,10 +442,10 @@ pub(crate) fn run_function_test(
 }
 
 /// Why a function test did not pass, if it did not.
-fn not_passed(test: &FunctionTest, exited: &Exited) -> Option<String> {
+fn not_passed(test: &FunctionTest, exited: &Exited, limit: Duration) -> Option<String> {
     let line = test.line;
     match (exited.timed_out, exited.status, exited.signal) {
-        (true, ..) => Some(format!("line {line}: not done after {} s", test.timeout.seconds())),
+        (true, ..) => Some(format!("line {line}: not done after {:.0} s", limit.as_secs_f64().ceil())),
         (_, Some(0), _) => None,
         (_, Some(status), _) => Some(format!("line {line}: exit status {status}")),
         (_, _, Some(signal)) => Some(format!("line {line}: ended by signal {signal}")),

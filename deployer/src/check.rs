@@ -60,6 +60,9 @@ pub struct Deployable {
     layers: Vec<Pinned>,
     template: Template,
     qemu: Qemu,
+    /// The VO's signature, as it was published.
+    envelope: Vec<u8>,
+    selectors: Vec<Selector>,
     clear: Clear,
 }
 
@@ -94,16 +97,32 @@ impl Deployable {
                 "the published recipe is not the one that was authorized",
             ));
         }
-        let signature = signature(&published, &recipe, &authorization, site, now)?;
+        let envelope = envelope(&published)?;
+        let signature = signature(envelope, &recipe, &authorization, site, now)?;
         let base = base_image(&authorization, site, now)?;
         let number = authorization.predicate().crls.iter().map(|crl| crl.number).max().unwrap_or(u64::MAX);
-        let clear = ask_at_least(site, &selectors(&authorization, &recipe, &signature, &base), number, now)?;
+        let selectors = selectors(&authorization, &recipe, &signature, &base);
+        let clear = ask_at_least(site, &selectors, number, now)?;
         supported(recipe.manifest())?;
         declared(&order.forwards, recipe.manifest())?;
         let layers = layers(&authorization, site)?;
         let qemu = Qemu::find()?;
         let template = template(&authorization, &qemu, site)?;
-        Ok(Self { authorization, recipe, base, layers, template, qemu, clear })
+        let envelope = envelope.to_vec();
+        Ok(Self { authorization, recipe, base, layers, template, qemu, envelope, selectors, clear })
+    }
+
+    /// Asks again whether anything is revoked: the launch and its tests took minutes. The site is read anew, because the CRLs of
+    /// VOs' CAs and the anchors themselves may have changed meanwhile too.
+    ///
+    /// # Errors
+    /// As [`Deployable::check`]; `CRL_ROLLBACK` if the list is older than the one that was asked first.
+    pub fn ask_again(&self, site: &Site, now: Timestamp) -> Result<Clear, Stopped> {
+        let site = &Site::open(site.layout().root())?;
+        check_clock(site, now)?;
+        let valid_at = self.authorization.predicate().recipe.signer.chain_valid_at;
+        let _ = verify_signed_recipe_at(&self.envelope, &self.recipe, site.trust(), valid_at, now)?;
+        ask_at_least(site, &self.selectors, self.clear.number, now)
     }
 
     /// The authorization.
@@ -140,7 +159,7 @@ impl Deployable {
         &self.qemu
     }
 
-    /// The answer of the recipe CRL.
+    /// The recipe CRL's first answer.
     pub fn clear(&self) -> &Clear {
         &self.clear
     }
@@ -188,16 +207,18 @@ fn bad(error: recipe_spec::payload::PayloadError) -> Stopped {
     Stopped::new(Code::BadRecipe, error)
 }
 
+fn envelope(published: &Published) -> Result<&[u8], Stopped> {
+    published.file(RECIPE_ENVELOPE_FILE).ok_or_else(|| missing(published, RECIPE_ENVELOPE_FILE))
+}
+
 /// The VO's signature: its chain as it was when the site authorized, its certificates' revocation as it is now.
 fn signature(
-    published: &Published,
+    envelope: &[u8],
     recipe: &Recipe,
     authorization: &VerifiedAuthorization,
     site: &Site,
     now: Timestamp,
 ) -> Result<VerifiedRecipeSignature, Stopped> {
-    let envelope =
-        published.file(RECIPE_ENVELOPE_FILE).ok_or_else(|| missing(published, RECIPE_ENVELOPE_FILE))?;
     let said = &authorization.predicate().recipe;
     let signature = verify_signed_recipe_at(envelope, recipe, site.trust(), said.signer.chain_valid_at, now)?;
     let same_signer =

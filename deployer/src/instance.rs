@@ -11,18 +11,27 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authorizer::regular_file;
 use authorizer::site::config::Level;
 use recipe_spec::{RecipeName, Sha256Digest, Timestamp};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// Longest `instance.json` that is read, in bytes.
 const MAX_RECORD: u64 = 64 * 1024;
-/// Most folders that a listing looks at.
-const MAX_INSTANCES: usize = 10_000;
+/// Records and consoles of instances that have ended are kept for the newest so many.
+const KEPT: usize = 1000;
+/// A folder without a record and a lock may be one that another process has just made, unless it is older than this.
+const JUST_MADE: Duration = Duration::from_secs(60);
+/// A listing that looks at a lock lets go of it within this time.
+const LOOKED_AT: Duration = Duration::from_secs(1);
+/// Between two looks at a lock or a socket.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What was started; written once, when the instance runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +71,8 @@ pub enum State {
     Running,
     /// No supervisor holds it.
     Ended,
+    /// Its evidence cannot be read; `show` says why.
+    Unknown,
 }
 
 impl State {
@@ -82,7 +93,7 @@ pub struct Instance {
     pub id: String,
     /// Read from evidence at the time of listing.
     pub state: State,
-    /// Absent if it ended before it ran.
+    /// Absent if it ended before it ran, or if it cannot be read.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
 }
@@ -139,7 +150,7 @@ impl Instances {
         Self { folder }
     }
 
-    /// All instances, sorted by id.
+    /// All instances, sorted by id. One that a full disk or a hand damaged hides no other.
     ///
     /// # Errors
     /// [`InstanceError::Io`] if the folder cannot be read.
@@ -149,22 +160,29 @@ impl Instances {
             entries => entries.map_err(at(&self.folder))?,
         };
         let mut ids = Vec::new();
-        for entry in entries.take(MAX_INSTANCES) {
+        for entry in entries {
             let name = entry.map_err(at(&self.folder))?.file_name();
             if let Some(id) = name.to_str().filter(|id| is_id(id)) {
                 ids.push(id.to_owned());
             }
         }
         ids.sort_unstable();
-        let shown = |id: &String| match self.show(id) {
-            // One record that a full disk or a hand damaged must not hide the others; `show` says what it has.
-            Err(InstanceError::BadRecord { id, .. }) => {
-                let held = lock_is_held(&self.folder.join(&id).join(LOCK))?;
-                Ok(Instance { id, state: State::of(held, None), record: None })
+        Ok(ids.into_iter().filter_map(|id| self.listed(id)).collect())
+    }
+
+    fn listed(&self, id: String) -> Option<Instance> {
+        let folder = self.folder.join(&id);
+        let state = match self.show(&id) {
+            // No folder, or one that was swept since its name was read.
+            Err(InstanceError::Unknown { .. }) => return None,
+            Err(InstanceError::BadRecord { .. }) => {
+                lock_is_held(&folder.join(LOCK)).map_or(State::Unknown, |held| State::of(held, None))
             }
-            shown => shown,
+            Err(_) => State::Unknown,
+            shown => return shown.ok(),
         };
-        ids.iter().map(shown).collect()
+        let record = read_record(&folder, &id).ok().flatten();
+        Some(Instance { id, state, record })
     }
 
     /// One instance.
@@ -208,7 +226,7 @@ impl Instances {
                         seconds: patience.as_secs(),
                     });
                 }
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(PAUSE);
             }
         }
         self.show(id)
@@ -217,26 +235,38 @@ impl Instances {
     /// Makes the folder of a new instance and takes its lock.
     ///
     /// # Errors
-    /// [`InstanceError::Io`].
+    /// [`InstanceError::Io`]: no folder is left then.
     pub fn begin(&self, id: &str) -> Result<Held, InstanceError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(at(&self.folder))?;
         self.sweep();
         let folder = self.folder.join(id);
         DirBuilder::new().mode(0o700).create(&folder).map_err(at(&folder))?;
-        let path = folder.join(LOCK);
-        let lock =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| at(&path)(e.into()))?;
-        let listener = listen(&folder)?;
-        Ok(Held { id: id.to_owned(), folder, listener, _lock: lock })
+        let held = Held::take(id, &folder);
+        if held.is_err() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+        held
     }
 
-    /// Removes the machine's folder of every instance whose supervisor was killed; logs and record stay.
+    /// Removes of every instance that has ended the machine's folder, which is there if the supervisor was killed. Record and console
+    /// of the newest stay; of one that never ran nothing does, since what happened is in the site's logs.
     fn sweep(&self) {
-        for instance in self.list().unwrap_or_default() {
-            if instance.state == State::Ended {
-                clear(&self.folder.join(&instance.id));
+        let all = self.list().unwrap_or_default();
+        let mut ran = Vec::new();
+        for instance in all.into_iter().filter(|instance| instance.state == State::Ended) {
+            let folder = self.folder.join(&instance.id);
+            if never_ran(&folder) {
+                let _ = fs::remove_dir_all(&folder);
+                continue;
             }
+            clear(&folder);
+            if let Some(record) = instance.record {
+                ran.push((record.started_at, folder));
+            }
+        }
+        ran.sort_unstable();
+        for (_, folder) in ran.iter().rev().skip(KEPT) {
+            let _ = fs::remove_dir_all(folder);
         }
     }
 
@@ -276,6 +306,15 @@ pub struct Held {
 }
 
 impl Held {
+    fn take(id: &str, folder: &Path) -> Result<Self, InstanceError> {
+        let path = folder.join(LOCK);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(at(&path))?;
+        lock(&file).map_err(at(&path))?;
+        let listener = listen(folder)?;
+        Ok(Self { id: id.to_owned(), folder: folder.to_owned(), listener, _lock: file })
+    }
+
     /// The instance's id.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -308,29 +347,47 @@ impl Held {
         fs::rename(&temporary, &path).map_err(at(&path))
     }
 
-    /// Waits at most `patience` for someone to ask for the end of the instance.
-    #[must_use]
-    pub fn asked_to_stop(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Ok((mut stream, _)) = self.listener.accept() {
-                let mut word = [0; STOP.len()];
-                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
-                if stream.read_exact(&mut word).is_ok() && word == STOP {
-                    return true;
+    /// Listens, in a thread of its own, for someone who asks for the end of the instance, and does `then` at once.
+    ///
+    /// # Errors
+    /// [`InstanceError::Io`].
+    pub fn listen(&self, then: impl FnOnce() + Send + 'static) -> Result<Listening, InstanceError> {
+        let path = self.folder.join(SOCKET);
+        let listener = self.listener.try_clone().map_err(at(&path))?;
+        let asked = Arc::new(AtomicBool::new(false));
+        let listening = Arc::downgrade(&asked);
+        let hear = move || {
+            while let Some(asked) = listening.upgrade() {
+                if hears_stop(&listener) {
+                    asked.store(true, Ordering::Relaxed);
+                    then();
+                    return;
                 }
+                std::thread::sleep(PAUSE);
             }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        };
+        std::thread::Builder::new().name("control".into()).spawn(hear).map_err(at(&path))?;
+        Ok(Listening { asked })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.folder.join(SOCKET));
+    }
+}
+
+/// The control socket is listened to as long as this value lives.
+#[derive(Debug)]
+pub struct Listening {
+    asked: Arc<AtomicBool>,
+}
+
+impl Listening {
+    /// Whether someone has asked for the end of the instance.
+    #[must_use]
+    pub fn asked_to_stop(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -357,6 +414,26 @@ fn read_record(folder: &Path, id: &str) -> Result<Option<Record>, InstanceError>
     serde_json::from_slice(&bytes).map(Some).map_err(|error| bad(&error))
 }
 
+/// Whether a folder that nobody holds has no record, and is none that is only just being made.
+fn never_ran(folder: &Path) -> bool {
+    let no_record =
+        fs::symlink_metadata(folder.join(RECORD)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let changed = fs::symlink_metadata(folder).and_then(|metadata| metadata.modified());
+    let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+    no_record && age.is_some_and(|age| age > JUST_MADE)
+}
+
+/// Takes the lock of a new instance. Nobody else does that, but whoever looks whether it is held has it for a moment.
+fn lock(file: &File) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if start.elapsed() < LOOKED_AT => std::thread::sleep(PAUSE),
+            taken => return Ok(taken?),
+        }
+    }
+}
+
 fn lock_is_held(path: &Path) -> Result<bool, InstanceError> {
     let file = match regular_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -364,7 +441,7 @@ fn lock_is_held(path: &Path) -> Result<bool, InstanceError> {
     };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(true),
         Err(error) => Err(at(path)(error.into())),
     }
 }
@@ -381,6 +458,14 @@ fn listen(folder: &Path) -> Result<UnixListener, InstanceError> {
     let listener = UnixListener::bind(&path).map_err(at(&path))?;
     listener.set_nonblocking(true).map_err(at(&path))?;
     Ok(listener)
+}
+
+/// Whether somebody is there and asks for the end. Waits only for the word of one who is.
+fn hears_stop(listener: &UnixListener) -> bool {
+    let Ok((mut stream, _)) = listener.accept() else { return false };
+    let mut word = [0; STOP.len()];
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+    stream.read_exact(&mut word).is_ok() && word == STOP
 }
 
 fn connect(folder: &Path) -> Result<UnixStream, InstanceError> {
@@ -435,15 +520,111 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_hears_stop_and_the_caller_waits_for_its_end() {
+    fn a_supervisor_hears_stop_also_while_it_starts_and_the_caller_waits_for_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let instances = Instances::new(folder.path().to_owned());
-        let held = instances.begin("web-2").unwrap();
-        held.running(&record("web-2")).unwrap();
-        let asked = std::thread::spawn(move || held.asked_to_stop(Duration::from_secs(20)));
-        let ended = instances.stop("web-2", Duration::from_secs(20)).unwrap();
-        assert!(asked.join().unwrap());
-        assert_eq!(ended.state, State::Ended);
+        for id in ["starting", "running"] {
+            let held = instances.begin(id).unwrap();
+            if id == "running" {
+                held.running(&record(id)).unwrap();
+            }
+            let (say, heard) = std::sync::mpsc::channel();
+            let listening = held.listen(move || say.send(()).unwrap()).unwrap();
+            assert!(!listening.asked_to_stop());
+            let supervisor = std::thread::spawn(move || {
+                heard.recv_timeout(Duration::from_secs(20)).unwrap();
+                assert!(listening.asked_to_stop());
+                drop(held);
+            });
+            let ended = instances.stop(id, Duration::from_secs(20)).unwrap();
+            supervisor.join().unwrap();
+            assert_eq!(ended.state, State::Ended, "{id}");
+        }
+    }
+
+    #[test]
+    fn an_instance_that_cannot_be_read_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().to_owned());
+        let held = instances.begin("spoiled").unwrap();
+        held.running(&record("spoiled")).unwrap();
+        let lock = held.folder().join(LOCK);
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        fs::write(folder.path().join("no-folder"), "").unwrap();
+        let _other = instances.begin("web-1").unwrap();
+        assert!(matches!(instances.show("spoiled"), Err(InstanceError::Io { .. })));
+        let listed = instances.list().unwrap();
+        let states: Vec<_> = listed.iter().map(|one| (one.id.as_str(), one.state)).collect();
+        assert_eq!(states, [("spoiled", State::Unknown), ("web-1", State::Starting)]);
+        assert_eq!(listed[0].record.as_ref().unwrap().id, "spoiled");
+        assert_eq!(serde_json::to_value(&listed).unwrap()[0]["state"], "unknown");
+    }
+
+    #[test]
+    fn all_are_listed_and_of_the_ended_the_newest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().to_owned());
+        for number in 0..KEPT + 2 {
+            let id = format!("web-{number}");
+            let started_at = Timestamp::from_unix(1_000_000 + i64::try_from(number).unwrap());
+            fs::create_dir(folder.path().join(&id)).unwrap();
+            let record = Record { started_at, ..record(&id) };
+            fs::write(folder.path().join(&id).join(RECORD), serde_json::to_vec(&record).unwrap()).unwrap();
+        }
+        assert_eq!(instances.list().unwrap().len(), KEPT + 2);
+        let _held = instances.begin("new").unwrap();
+        assert_eq!(instances.list().unwrap().len(), KEPT + 1);
+        for (id, kept) in [("web-0", false), ("web-1", false), ("web-2", true)] {
+            assert_eq!(instances.show(id).is_ok(), kept, "{id}");
+        }
+    }
+
+    #[test]
+    fn what_never_ran_is_swept_unless_it_may_have_just_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let instances = Instances::new(folder.path().to_owned());
+        let made = |id: &str, record: Option<&str>, age: Duration| {
+            let folder = folder.path().join(id);
+            fs::create_dir_all(folder.join(MACHINE)).unwrap();
+            if let Some(record) = record {
+                fs::write(folder.join(RECORD), record).unwrap();
+            }
+            File::open(&folder).unwrap().set_modified(std::time::SystemTime::now() - age).unwrap();
+        };
+        let old = JUST_MADE * 2;
+        made("old", None, old);
+        made("just-made", None, Duration::ZERO);
+        made("damaged", Some("{"), old);
+        let held = instances.begin("held").unwrap();
+        File::open(held.folder()).unwrap().set_modified(std::time::SystemTime::now() - old).unwrap();
+        let _new = instances.begin("new").unwrap();
+        let ids: Vec<_> = instances.list().unwrap().into_iter().map(|instance| instance.id).collect();
+        assert_eq!(ids, ["damaged", "held", "just-made", "new"]);
+        assert!(!folder.path().join("damaged").join(MACHINE).exists());
+        assert!(instances.begin("held").is_err());
+        assert!(held.folder().exists(), "what is another's is not put away");
+    }
+
+    #[test]
+    fn a_look_at_a_lock_does_not_keep_it_from_its_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOCK);
+        let file = File::create(&path).unwrap();
+        let look = || {
+            let looking = File::open(&path).unwrap();
+            flock(&looking, FlockOperation::NonBlockingLockShared).unwrap();
+            looking
+        };
+        let looking = look();
+        assert_eq!(lock(&file).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let looked = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(looking);
+        });
+        lock(&file).unwrap();
+        looked.join().unwrap();
+        assert!(lock_is_held(&path).unwrap());
     }
 
     #[test]

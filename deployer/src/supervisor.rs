@@ -1,5 +1,5 @@
-//! The supervisor of one instance: it checks, launches, waits until the function tests pass, and holds the machine until
-//! it is asked to stop. QEMU lives exactly as long as this process.
+//! The supervisor of one instance: it checks, launches, waits until the function tests pass, asks for revocations again, and
+//! holds the machine until it is asked to stop. QEMU lives exactly as long as this process.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use authorizer::journal::Journal;
 use authorizer::machines::{Machines, Original, new_hostname, run_function_tests};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
+use crl::Clear;
 use harness::{DiskSpec, Forward, Machine};
 use recipe_spec::{Code, Timestamp};
 use serde::Serialize;
@@ -17,10 +18,10 @@ use serde::Serialize;
 use crate::check::{Deployable, Order};
 use crate::instance::{Held, InstanceError, Instances, Record, clear};
 
-/// How long the function tests may fail before an instance counts as broken: services may still be starting.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two rounds of tests.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often a running instance is looked at, and whether it was asked to stop.
+const LOOK: Duration = Duration::from_millis(200);
 /// An instance that does not shut down within this time is killed.
 const SHUT_DOWN: Duration = Duration::from_secs(120);
 
@@ -31,18 +32,22 @@ pub struct Launched {
     /// What was started.
     #[serde(flatten)]
     pub record: Record,
-    /// Number of the recipe CRL that was asked.
+    /// Number of the recipe CRL that was asked last.
     pub crl_number: u64,
 }
 
 impl From<InstanceError> for Stopped {
     fn from(error: InstanceError) -> Self {
-        Self::internal(error)
+        match error {
+            InstanceError::Io { path, source } => Self::io("use", &path, &source),
+            other => Self::internal(other),
+        }
     }
 }
 
 /// Holds one instance from its check to its end. `ready` hears of it when its function tests have passed; before that the
-/// journal's interruption ends it at once, after it `stop` shuts it down in order.
+/// journal's interruption ends it at once, after it `stop` shuts it down in order. Who asks over the instance's socket does
+/// either.
 ///
 /// # Errors
 /// [`Stopped`], before `ready` was called: no machine is left then. After it, only if the machine is lost.
@@ -59,6 +64,8 @@ pub fn supervise(
     ports_are_free(order)?;
     let held = Instances::new(site.layout().instances()).begin(&new_hostname(&order.name)?)?;
     let run = RunFolder(held.folder().to_owned());
+    let interruption = journal.interruption().clone();
+    let listening = held.listen(move || interruption.ask())?;
     let machines =
         Machines::prepare(site, deployable.base(), deployable.qemu().clone(), held.folder(), journal)?;
     let mut machine = journal.stage(
@@ -92,16 +99,26 @@ pub fn supervise(
     journal.stage(
         Stage::FunctionTests,
         |count| format!("{count} passed"),
-        |journal| until_tests_pass(&mut machine, &deployable, journal),
+        |journal| {
+            let patience = Duration::from_secs(site.config().executor.boot_seconds.get().into());
+            until_tests_pass(&mut machine, &deployable, patience, journal)
+        },
+    )?;
+    // Its template's RAM is a map of a file that somebody may have written to since it was hashed.
+    machine.check_unchanged()?;
+    let clear = journal.stage(
+        Stage::RevocationAgain,
+        |clear: &Clear| format!("number {}", clear.number),
+        |_| deployable.ask_again(site, clock()),
     )?;
     // From now on the instance is shut down in order, and no more killed.
     journal.interruption().settle()?;
     let record = record(order, &deployable, &held, &machine, &machines, clock());
     held.running(&record)?;
-    ready(&Launched { record, crl_number: deployable.clear().number }, journal);
+    ready(&Launched { record, crl_number: clear.number }, journal);
 
-    while !held.asked_to_stop(Duration::from_secs(1)) && !stop.load(Ordering::Relaxed) {
-        if machine.wait_exit(Duration::ZERO) {
+    while !listening.asked_to_stop() && !stop.load(Ordering::Relaxed) {
+        if machine.wait_exit(LOOK) {
             return Err(Stopped::new(Code::MachineFailed, "the machine ended by itself")
                 .details(machine.console_tail()));
         }
@@ -138,17 +155,20 @@ fn verified_detail(deployable: &Deployable) -> String {
     )
 }
 
-/// Runs the function tests until all pass in one round.
+/// Runs the function tests until all pass in one round. None runs longer than what is left of the patience, whatever the recipe
+/// says.
 fn until_tests_pass(
     machine: &mut Machine,
     deployable: &Deployable,
+    patience: Duration,
     journal: &mut Journal<'_>,
 ) -> Result<usize, Stopped> {
     let start = Instant::now();
     loop {
-        let results = run_function_tests(machine, deployable.recipe().manifest(), journal)?;
+        let left = patience.saturating_sub(start.elapsed());
+        let results = run_function_tests(machine, deployable.recipe().manifest(), left, journal)?;
         let done = results.iter().all(authorizer::suite::TestResult::passed);
-        let last = start.elapsed() > PATIENCE;
+        let last = start.elapsed() + PAUSE >= patience;
         if done || last {
             journal.tell_tests(&results);
         }
@@ -200,5 +220,21 @@ struct RunFolder(std::path::PathBuf);
 impl Drop for RunFolder {
     fn drop(&mut self) {
         clear(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_full_host_is_called_that() {
+        let code = |kind: ErrorKind| {
+            Stopped::from(InstanceError::Io { path: "/site/instances".into(), source: kind.into() }).code
+        };
+        assert_eq!(code(ErrorKind::StorageFull), Code::HostFull);
+        assert_eq!(code(ErrorKind::PermissionDenied), Code::HostFailed);
     }
 }

@@ -95,6 +95,7 @@ pub(super) fn build(
     base: VerifiedBase,
     site: &Site,
     machines: &Machines<'_>,
+    deadline: Instant,
     clock: &dyn Fn() -> Timestamp,
     journal: &mut Journal<'_>,
 ) -> Result<Sealed, Stopped> {
@@ -102,8 +103,6 @@ pub(super) fn build(
     let _clear = ask(site, &selectors_of_site(&base, &site_recipes), clock())?;
     let recipe = scanned.clear().verified().recipe();
     let keys = layer_keys(&base, recipe, &site_recipes, machines.qemu_version());
-    let limit = Duration::from_secs(site.config().executor.authorize_seconds.get().into());
-    let deadline = Instant::now() + limit;
 
     let mut machine = journal.stage(
         Stage::Boot,

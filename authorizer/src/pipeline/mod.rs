@@ -18,6 +18,7 @@ mod workspace;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crl::Clear;
 use harness::Qemu;
@@ -147,9 +148,12 @@ pub fn authorize(
     let machines = journal.stage(Stage::Machines, Machines::described, |journal| {
         Machines::prepare(site, &base, Qemu::find()?, workspace.path(), journal)
     })?;
-    let sealed = build::build(scanned, base, site, &machines, clock, journal)?;
+    // One for all that the recipe can make long: its steps, its boot and its tests.
+    let deadline =
+        Instant::now() + Duration::from_secs(site.config().executor.authorize_seconds.get().into());
+    let sealed = build::build(scanned, base, site, &machines, deadline, clock, journal)?;
     let inspected = inspect::inspect(sealed, site, &machines, journal)?;
-    let tested = trial::run(inspected, site, &machines, workspace.path(), journal)?;
+    let tested = trial::run(inspected, site, &machines, workspace.path(), deadline, journal)?;
     let current = journal.stage(
         Stage::RevocationAgain,
         |c: &Clear| format!("number {}", c.number),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crl::Clear;
 use recipe_spec::statement::DigestSet;
-use recipe_spec::{PayloadFile, Sha256Digest, Timestamp};
+use recipe_spec::{Code, PayloadFile, Sha256Digest, Timestamp};
 use serde::Serialize;
 use signer::Signer;
+use signer::limits::MAX_ENVELOPE_BYTES;
 
 use super::layers;
 use super::trial::Tested;
@@ -25,6 +26,9 @@ use crate::site::config::Policy;
 use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 use crate::suite::{self, TestResult};
+
+/// Kept free in a publication for the authorization itself: three envelopes.
+const AUTHORIZATION_BYTES: usize = 3 * MAX_ENVELOPE_BYTES;
 
 /// A countersigned result, not yet published.
 #[derive(Debug)]
@@ -49,6 +53,24 @@ struct Evidence {
     disk: Vec<u8>,
     /// Its digest is the template's.
     template: Vec<u8>,
+}
+
+impl Evidence {
+    /// Each document, by its file's name.
+    fn documents(&self) -> [(&'static str, &[u8]); 9] {
+        let Self { scan, policy, build, tests, facts, later, files, disk, template } = self;
+        [
+            ("scan.jsonl", scan),
+            ("policy.json", policy),
+            ("build.json", build),
+            ("tests.json", tests),
+            ("facts.json", facts),
+            ("later.json", later),
+            ("files.json", files),
+            ("disk.jsonl", disk),
+            ("template.json", template),
+        ]
+    }
 }
 
 /// What the site decided by: its policy and the configuration of its tests.
@@ -89,6 +111,9 @@ pub(super) fn countersign(
         disk: tested.disk.changes.clone(),
         template: tested.template.record().to_json(),
     };
+    let of_recipe = recipe.payload().iter().map(|(_, file)| file.bytes.len()).sum::<usize>();
+    let left = publication::BYTES - AUTHORIZATION_BYTES;
+    fits(verified.envelope().len() + of_recipe, &evidence.documents(), left)?;
     let signer = verified.signer();
     let not_after = now.plus_seconds(site.config().policy.authorization_seconds());
     let predicate = AuthorizationPredicate {
@@ -153,6 +178,23 @@ pub(super) fn countersign(
 /// What the site decides by, as it is published: a submission that was judged by it is not judged by it again.
 pub(super) fn policy_in_force(site: &Site, suite: Sha256Digest) -> Result<Vec<u8>, Stopped> {
     json_line(&PolicyInForce { policy: &site.config().policy, suite: DigestSet { sha256: suite } })
+}
+
+/// Refuses more than one publication can hold, before anything is signed or recorded: to publish it would be tried again for ever.
+fn fits(of_recipe: usize, documents: &[(&str, &[u8])], most: usize) -> Result<(), Stopped> {
+    let all = of_recipe + documents.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    if all <= most {
+        return Ok(());
+    }
+    let largest = documents.iter().max_by_key(|(_, bytes)| bytes.len());
+    let (name, bytes) = largest.map_or(("", 0), |(name, bytes)| (*name, bytes.len()));
+    let message = format!(
+        "recipe and evidence are {all} bytes, and {most} can be published; the largest of it is {EVIDENCE_FOLDER}/{name} with {bytes}"
+    );
+    Err(Stopped::new(Code::TestFailed, message).hint(
+        "the names and attributes of the files that a recipe brings make evidence large: bring fewer files, with shorter \
+         names and fewer attributes",
+    ))
 }
 
 fn digest_of(bytes: &[u8]) -> DigestSet {
@@ -240,19 +282,7 @@ impl Signed {
         for (path, file) in verified.recipe().payload().iter() {
             add(format!("{RECIPE_FOLDER}/{path}"), &file.bytes, file.executable)?;
         }
-        let Evidence { scan, policy, build, tests, facts, later, files: seen, disk, template } =
-            &self.evidence;
-        for (name, bytes) in [
-            ("scan.jsonl", scan),
-            ("policy.json", policy),
-            ("build.json", build),
-            ("tests.json", tests),
-            ("facts.json", facts),
-            ("later.json", later),
-            ("files.json", seen),
-            ("disk.jsonl", disk),
-            ("template.json", template),
-        ] {
+        for (name, bytes) in self.evidence.documents() {
             add(format!("{EVIDENCE_FOLDER}/{name}"), bytes, false)?;
         }
         Ok(files)
@@ -262,5 +292,22 @@ impl Signed {
 impl Authorized {
     pub(super) fn detail(&self) -> String {
         format!("commit {}", self.commit.get(..12).unwrap_or(&self.commit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_that_cannot_be_published_is_the_recipes_and_the_largest_is_named() {
+        let documents: [(&str, &[u8]); 3] =
+            [("scan.jsonl", b"s"), ("facts.json", b"facts"), ("disk.jsonl", b"di")];
+        fits(2, &documents, 10).unwrap();
+        let stopped = fits(3, &documents, 10).unwrap_err();
+        assert_eq!(stopped.code, Code::TestFailed);
+        assert!(stopped.message.contains("11 bytes, and 10 can"), "{stopped:?}");
+        assert!(stopped.message.ends_with("evidence/facts.json with 5"), "{stopped:?}");
+        assert!(stopped.hints[0].contains("names and attributes"), "{stopped:?}");
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! No process of the build lives here. The site's tests judge facts of the static agent, in a clone in which no command of the
 //! VO is ever run, and what was seen of the disk before it ran at all. Each of the VO's tests has a clone of its own, which is
-//! looked at again after it. All clones are thrown away.
+//! looked at again after it. All clones are thrown away. No machine here outlives the time for one authorization.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crl::Clear;
 use harness::{Facts, HarnessError, Machine, Template};
@@ -22,10 +23,10 @@ use super::site_recipes;
 use crate::events::Stage;
 use crate::interruption::Interruption;
 use crate::journal::Journal;
-use crate::machines::{Machines, Original, await_running, not_a_clone, run_function_test};
+use crate::machines::{FUNCTION_SUITE, Machines, Original, await_running, not_a_clone, run_function_test};
 use crate::site::Site;
 use crate::stopped::Stopped;
-use crate::suite::{self, Seen, TestResult};
+use crate::suite::{self, Seen, SuiteConfig, TestResult};
 
 /// A sealed disk that passed every test.
 #[derive(Debug)]
@@ -61,12 +62,13 @@ impl Tested {
     }
 }
 
-/// Boots the sealed disk, keeps that boot as the template, and runs both suites in clones of it.
+/// Boots the sealed disk, keeps that boot as the template, and runs both suites in clones of it, all before `deadline`.
 pub(super) fn run(
     inspected: Inspected,
     site: &Site,
     machines: &Machines<'_>,
     workspace: &Path,
+    deadline: Instant,
     journal: &mut Journal<'_>,
 ) -> Result<Tested, Stopped> {
     let sealed = &inspected.sealed;
@@ -76,41 +78,52 @@ pub(super) fn run(
         Stage::BootSealed,
         |template: &Template| format!("{}, template {}", machines.described(), template.sha256()),
         |journal| {
-            let mut machine = machines.template_source(&sealed.base, sealed.disk(&["template"]))?;
-            journal.cold_boot();
-            await_running(&mut machine, site, journal)?;
-            machine.into_template(&workspace.join("kept")).map_err(not_a_clone)
+            within(deadline, "the boot of the sealed disk", |left| {
+                let mut machine = machines.template_source(&sealed.base, sealed.disk(&["template"]), left)?;
+                journal.cold_boot();
+                await_running(&mut machine, site, journal)?;
+                machine.into_template(&workspace.join("kept")).map_err(not_a_clone)
+            })
         },
     )?;
-    let trial = Trial { inspected: &inspected, machines, template: &template, at_once: at_once(site) };
+    let trial = Trial {
+        inspected: &inspected,
+        machines,
+        template: &template,
+        recipe,
+        site_recipes: sealed.site_recipes.iter().collect(),
+        config: &config,
+        at_once: at_once(site),
+        deadline,
+    };
     let mut live_contents = BTreeMap::new();
     let (mut machine, facts, mut tests) = journal.stage(
         Stage::SecurityTests,
         |(_, _, results): &(_, _, Vec<_>)| passed(results),
         |journal| {
-            let mut machine = trial.clone_named("test", journal.interruption())?;
-            let facts = machine.facts().map_err(unseen)?;
-            let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
-            let wanted = suite::contents_wanted(recipe, &site_recipes, &config);
-            live_contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
-            let seen = trial.seen(&facts, &live_contents);
-            let results = suite::judge(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
-            journal.tell_tests(&results);
-            all_passed(&results)?;
-            Ok((machine, serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
+            within(deadline, "the site's tests", |left| {
+                let mut machine = trial.clone_named("test", left, journal.interruption())?;
+                let facts = machine.facts().map_err(unseen)?;
+                let wanted = suite::contents_wanted(recipe, &trial.site_recipes, &config);
+                live_contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
+                let results = trial.judge(&facts, &live_contents);
+                journal.tell_tests(&results);
+                all_passed(&results)?;
+                Ok((machine, serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
+            })
         },
     )?;
     let (of_vo, afterwards) = journal.stage(
         Stage::FunctionTests,
         |(results, _): &(Vec<_>, Vec<_>)| passed(results),
         |journal| {
-            let ended = trial.function_tests(recipe, journal.interruption())?;
+            let ended = trial.function_tests(&live_contents, journal.interruption())?;
             let mut results = Vec::new();
             let mut afterwards = Vec::new();
-            for FunctionTested { result, said, facts } in ended {
+            for FunctionTested { result, said, after } in ended {
                 journal.tell_output(said);
                 results.push(result);
-                afterwards.push(facts);
+                afterwards.push(after);
             }
             journal.tell_tests(&results);
             all_passed(&results)?;
@@ -123,16 +136,13 @@ pub(super) fn run(
         |_: &Vec<u8>| "as before".to_owned(),
         |journal| {
             // What waits for a moment before it opens a port has had one; what waits for a test has had that.
-            let facts = machine.facts().map_err(unseen)?;
-            let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
-            for facts in afterwards.iter().chain([&facts]) {
-                let seen = trial.seen(facts, &live_contents);
-                let results =
-                    suite::judge_running(&seen, sealed.base.facts(), recipe, &site_recipes, &config);
+            let facts = within(deadline, "the second look", |_| machine.facts().map_err(unseen))?;
+            let now = trial.judge_running(&facts, &live_contents);
+            for results in afterwards.iter().chain([&now]) {
                 if results.iter().any(|result| !result.passed()) {
-                    journal.tell_tests(&results);
+                    journal.tell_tests(results);
                 }
-                all_passed(&results)?;
+                all_passed(results)?;
             }
             serde_json::to_vec(&facts).map_err(Stopped::internal)
         },
@@ -158,41 +168,63 @@ struct Trial<'a, 'm> {
     inspected: &'a Inspected,
     machines: &'a Machines<'m>,
     template: &'a Template,
+    recipe: &'a Recipe,
+    site_recipes: Vec<&'a Recipe>,
+    config: &'a SuiteConfig,
     /// Clones at a time, beside the one of the security tests.
     at_once: usize,
+    /// When the time for the authorization is over.
+    deadline: Instant,
 }
 
 /// A function test that was run in a clone of its own.
 struct FunctionTested {
     result: TestResult,
     said: String,
-    /// What that clone was afterwards.
-    facts: Facts,
+    /// The site's tests of that clone afterwards. Its facts are not kept: they can be large, and there are many clones.
+    after: Vec<TestResult>,
 }
 
 impl Trial<'_, '_> {
-    fn clone_named(&self, name: &str, interruption: &Interruption) -> Result<Machine, Stopped> {
+    fn clone_named(
+        &self,
+        name: &str,
+        limit: Duration,
+        interruption: &Interruption,
+    ) -> Result<Machine, Stopped> {
         let sealed = &self.inspected.sealed;
         let original = Original {
             base: &sealed.base,
             disk: sealed.disk(&["clone"]),
             template: self.template,
-            manifest: sealed.scanned.recipe().manifest(),
+            manifest: self.recipe.manifest(),
         };
-        self.machines.testing(name, original, interruption)
+        self.machines.testing(name, original, limit, interruption)
     }
 
     fn seen<'a>(&'a self, live: &'a Facts, live_contents: &'a BTreeMap<String, Vec<u8>>) -> Seen<'a> {
         Seen { live, live_contents, files: &self.inspected.files, disk: self.inspected.disk() }
     }
 
+    /// Every test of the site.
+    fn judge(&self, live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>) -> Vec<TestResult> {
+        let (seen, base) = (self.seen(live, live_contents), self.inspected.sealed.base.facts());
+        suite::judge(&seen, base, self.recipe, &self.site_recipes, self.config)
+    }
+
+    /// The site's tests of a machine that has run for a while.
+    fn judge_running(&self, live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>) -> Vec<TestResult> {
+        let (seen, base) = (self.seen(live, live_contents), self.inspected.sealed.base.facts());
+        suite::judge_running(&seen, base, self.recipe, &self.site_recipes, self.config)
+    }
+
     /// All function tests in the order of the manifest, run side by side: each needs a processor, a user and the machine's memory.
     fn function_tests(
         &self,
-        recipe: &Recipe,
+        live_contents: &BTreeMap<String, Vec<u8>>,
         interruption: &Interruption,
     ) -> Result<Vec<FunctionTested>, Stopped> {
-        let tests = &recipe.manifest().tests;
+        let tests = &self.recipe.manifest().tests;
         let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let at_once = processors.min(self.at_once).min(tests.len());
         let next = AtomicUsize::new(0);
@@ -201,9 +233,9 @@ impl Trial<'_, '_> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(test) = tests.get(number) else { return ended };
-                let tested = self.function_test(number, test, interruption);
+                let tested = self.function_test(number, test, live_contents, interruption);
                 if tested.is_err() {
-                    // A machine was lost: what was not begun need not be.
+                    // A machine was lost, or the time is over: what was not begun need not be.
                     next.store(tests.len(), Ordering::Relaxed);
                 }
                 ended.push((number, tested));
@@ -225,13 +257,51 @@ impl Trial<'_, '_> {
         &self,
         number: usize,
         test: &FunctionTest,
+        live_contents: &BTreeMap<String, Vec<u8>>,
         interruption: &Interruption,
     ) -> Result<FunctionTested, Stopped> {
-        let mut machine = self.clone_named(&format!("test-{number}"), interruption)?;
-        let (result, said) = run_function_test(&mut machine, test)?;
-        let facts = machine.facts().map_err(unseen)?;
-        Ok(FunctionTested { result, said, facts })
+        let name = format!("{FUNCTION_SUITE}/{}", test.name);
+        within(self.deadline, &name, |limit| {
+            let mut machine = self.clone_named(&format!("test-{number}"), limit, interruption)?;
+            let (result, said) = run_function_test(&mut machine, test, left(self.deadline))?;
+            if !result.passed() && left(self.deadline).is_zero() {
+                return Err(too_late(&name).details(result.detail.join("\n")));
+            }
+            let facts = machine.facts().map_err(unseen)?;
+            Ok(FunctionTested { result, said, after: self.judge_running(&facts, live_contents) })
+        })
     }
+}
+
+/// What is left until then.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Does `work` with the time that is left. A machine that is lost when none is left was ended for that, and not by its guest.
+fn within<T>(
+    deadline: Instant,
+    what: &str,
+    work: impl FnOnce(Duration) -> Result<T, Stopped>,
+) -> Result<T, Stopped> {
+    let limit = left(deadline);
+    if limit.is_zero() {
+        return Err(too_late(what));
+    }
+    work(limit).map_err(|stopped| match stopped.code {
+        Code::ControlLost | Code::MachineFailed if left(deadline).is_zero() => {
+            too_late(what).details(stopped.details)
+        }
+        _ => stopped,
+    })
+}
+
+fn too_late(what: &str) -> Stopped {
+    let message = format!(
+        "{what}: not done, and the time for one authorization (authorize_seconds in site.toml) is over"
+    );
+    Stopped::new(Code::TestFailed, message)
+        .hint("have fewer or quicker steps and function tests, or ask the site for more time")
 }
 
 /// A machine of which the agent cannot tell the facts was not tested, and skipped is not passed.
@@ -276,5 +346,29 @@ mod tests {
         assert_eq!(unseen(refused).code, Code::TestFailed);
         let lost = HarnessError::ControlLost { machine, reason: "a breach".into(), console };
         assert_eq!(unseen(lost).code, Code::ControlLost);
+    }
+
+    #[test]
+    fn a_test_that_the_time_is_over_for_has_failed_and_no_machine_was_lost() {
+        let lost = || Stopped::new(Code::ControlLost, "it reached its time limit").details("last line");
+        let is_too_late = |stopped: &Stopped| {
+            assert_eq!(stopped.code, Code::TestFailed);
+            assert!(stopped.message.starts_with("vo/slow: "), "{stopped:?}");
+            assert!(stopped.message.contains("authorize_seconds"), "{stopped:?}");
+        };
+        let not_begun = within(Instant::now(), "vo/slow", |_| -> Result<(), _> { unreachable!() });
+        is_too_late(&not_begun.unwrap_err());
+
+        let ended = within(Instant::now() + Duration::from_millis(50), "vo/slow", |limit| {
+            thread::sleep(limit);
+            Err::<(), _>(lost())
+        });
+        let ended = ended.unwrap_err();
+        is_too_late(&ended);
+        assert_eq!(ended.details, "last line");
+
+        let later = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(within(later, "vo/slow", |_| Err::<(), _>(lost())).unwrap_err().code, Code::ControlLost);
+        assert!(within(later, "vo/slow", |limit| Ok(limit > Duration::ZERO)).unwrap());
     }
 }

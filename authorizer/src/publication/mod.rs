@@ -37,9 +37,10 @@ const COMMITTER: (&str, &str) = ("countersign", "countersign@localhost");
 /// Begins the name of an object's file while libgit2 writes it.
 const HALF_OBJECT: &str = "tmp_object_git2_";
 
-/// The most files and bytes of one publication.
+/// The most files of one publication.
 const FILES: usize = 2048;
-const BYTES: usize = 64 << 20;
+/// The most bytes of all its files.
+pub(crate) const BYTES: usize = 64 << 20;
 /// Files of a repository beside its objects, and the most bytes of each.
 const READ_WHOLE: [&str; 3] = ["HEAD", "config", "packed-refs"];
 const SMALL: u64 = 16 << 20;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use authorizer::events::Event;
 use authorizer::interruption::Interruption;
@@ -29,6 +30,9 @@ use crate::commands::{instance, site};
 use crate::interrupt;
 use crate::live::{Live, Shown};
 use crate::outcome::{Answer, Problem};
+
+/// How long a supervisor may take to end in order once nobody reads what it says.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// What a supervisor says on its standard output, one a line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -217,7 +221,7 @@ impl Courier {
             for _ in signals.forever() {
                 stop.store(true, Ordering::Relaxed);
                 interruption.ask();
-                end_soon(&over);
+                end_within(interrupt::PATIENCE, &over);
             }
         })?;
         let (over, interruption) = (Arc::clone(&self.over), self.interruption.clone());
@@ -228,7 +232,7 @@ impl Courier {
             while !matches!(poll(&mut watched, None), Ok(ready) if ready > 0) {}
             if !over.load(Ordering::SeqCst) {
                 interruption.ask();
-                end_soon(&over);
+                end_within(UNREAD, &over);
             }
         })?;
         Ok(())
@@ -244,8 +248,8 @@ impl Courier {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
+        // Nobody reads it any more: the thread that watches for that sees to it that this ends soon.
         if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            self.over.store(true, Ordering::SeqCst);
             self.stop.store(true, Ordering::Relaxed);
             self.interruption.ask();
         }
@@ -259,15 +263,15 @@ impl Courier {
     }
 }
 
-/// Ends this process if it does not say soon how it ended: what hangs before the instance is ready holds nothing that is worth
+/// Ends this process if it does not say in time how it ended: what hangs before the instance is ready holds nothing that is worth
 /// waiting for, and a machine goes with the process.
-fn end_soon(over: &Arc<AtomicBool>) {
+fn end_within(patience: Duration, over: &Arc<AtomicBool>) {
     let waited = Arc::clone(over);
-    let patience = std::thread::Builder::new().name("patience".into()).spawn(move || {
-        std::thread::sleep(interrupt::PATIENCE);
+    let waiting = std::thread::Builder::new().name("patience".into()).spawn(move || {
+        std::thread::sleep(patience);
         end_unless(&waited);
     });
-    if patience.is_err() {
+    if waiting.is_err() {
         end_unless(over);
     }
 }

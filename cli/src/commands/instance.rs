@@ -87,6 +87,7 @@ fn state(state: State) -> &'static str {
         State::Starting => "starting",
         State::Running => "running",
         State::Ended => "ended",
+        State::Unknown => "unknown",
     }
 }
 

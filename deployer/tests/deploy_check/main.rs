@@ -24,14 +24,18 @@ fn minted() -> Minted {
     Minted::at(at(0))
 }
 
-/// The check's verdict on `atlas/web`, or on one version of it.
-fn verdict(minted: &Minted, version: Option<&str>, now: Timestamp) -> Result<(), Code> {
-    let order = Order {
+/// `atlas/web`, or one version of it.
+fn order(version: Option<&str>) -> Order {
+    Order {
         name: NAME.parse().unwrap(),
         version: version.map(|version| version.parse().unwrap()),
         forwards: Vec::new(),
-    };
-    Deployable::check(&order, &minted.open(), now).map(drop).map_err(|stopped| stopped.code)
+    }
+}
+
+/// The check's verdict on `atlas/web`, or on one version of it.
+fn verdict(minted: &Minted, version: Option<&str>, now: Timestamp) -> Result<(), Code> {
+    Deployable::check(&order(version), &minted.open(), now).map(drop).map_err(|stopped| stopped.code)
 }
 
 /// The verdict a minute after everything was made.

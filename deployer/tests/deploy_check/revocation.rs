@@ -42,6 +42,38 @@ fn whatever_an_authorization_rests_on_can_be_revoked() {
 }
 
 #[test]
+fn what_is_revoked_while_the_machine_starts_is_not_handed_out() {
+    let checked = |minted: &Minted| Deployable::check(&order(None), &minted.open(), at(60)).unwrap();
+    let again = |minted: &Minted, deployable: &Deployable, now| {
+        deployable.ask_again(&minted.open(), now).map(|clear| clear.number).map_err(|stopped| stopped.code)
+    };
+    let minted = minted();
+    let first = crl::load(&minted.layout().recipe_crl()).unwrap();
+    let deployable = checked(&minted);
+    let number = deployable.clear().number;
+    assert_eq!(again(&minted, &deployable, at(120)), Ok(number));
+    minted.publish_list(&["version:atlas/web@9.9.9".parse().unwrap()], at(DAY));
+    assert_eq!(again(&minted, &deployable, at(DAY)), Ok(number + 1));
+    assert_eq!(again(&minted, &deployable, at(120)), Err(Code::ClockBackward));
+    minted.put_list(&first);
+    assert_eq!(again(&minted, &deployable, at(DAY)), Err(Code::CrlRollback));
+
+    let minted = super::minted();
+    let deployable = checked(&minted);
+    minted.publish_list(&["version:atlas/web@1.4.0".parse().unwrap()], at(120));
+    assert_eq!(again(&minted, &deployable, at(180)), Err(Code::Revoked));
+
+    let minted = super::minted();
+    let deployable = checked(&minted);
+    let serial = minted.signer.chain().leaf().serial().to_vec();
+    let revoked = ca::Revoked { serial, date: at(0), reason: ca::CrlReason::KeyCompromise };
+    let until = at(30 * DAY);
+    let crl = ca::crl(&minted.vo.key, &minted.vo.certificate_pem, &[revoked], 2, at(0), until).unwrap();
+    put(&minted.layout().anchors().join("atlas.crl.pem"), crl.as_bytes());
+    assert_eq!(again(&minted, &deployable, at(180)), Err(Code::CertRevoked));
+}
+
+#[test]
 fn a_list_that_cannot_be_relied_on_refuses() {
     let minted = minted();
     let first = crl::load(&minted.layout().recipe_crl()).unwrap();
