@@ -36,9 +36,10 @@ pub struct Seen {
 
 impl Seen {
     /// Opens the memory in `folder`, which is made if it does not exist. A damaged state file is an error
-    /// (`CRL_INVALID`).
+    /// (`CRL_INVALID`), and so is a link or anything else in the folder's place.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, CrlError> {
         let folder = folder.into();
+        no_other_memory(&folder)?;
         file::make_folder(&folder)?;
         let seen = Self { folder };
         seen.mark()?;
@@ -133,7 +134,18 @@ impl Seen {
     }
 }
 
+/// Refuses what lies in place of the folder: a link would lead to a memory that somebody else keeps, perhaps an old one.
+fn no_other_memory(folder: &Path) -> Result<(), CrlError> {
+    match folder.symlink_metadata() {
+        Ok(found) if !found.is_dir() => {
+            Err(CrlError::State { path: folder.to_owned(), why: "it is not a folder" })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn read_state(folder: &Path) -> Result<Option<Mark>, CrlError> {
+    no_other_memory(folder)?;
     let path = folder.join(STATE_FILE);
     let Some(bytes) = file::read_if_present(&path, MAX_STATE_BYTES)? else { return Ok(None) };
     decode(&bytes).map(Some).map_err(|why| CrlError::State { path, why })
@@ -214,5 +226,20 @@ mod tests {
         std::fs::remove_file(folder.path().join(STATE_FILE)).unwrap();
         std::fs::create_dir(folder.path().join(STATE_FILE)).unwrap();
         assert!(seen.mark().is_err(), "nor is a folder in its place");
+    }
+
+    #[test]
+    fn another_memory_in_place_of_the_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let _ = Seen::open(at("old")).unwrap();
+        std::os::unix::fs::symlink("old", at("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("broken")).unwrap();
+        std::fs::write(at("file"), b"").unwrap();
+        for name in ["link", "broken", "file"] {
+            let error = Seen::open(at(name)).unwrap_err();
+            assert!(matches!(error, CrlError::State { .. }), "{name}: {error}");
+            assert!(matches!(read_state(&at(name)), Err(CrlError::State { .. })), "{name}");
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) fn run(
     let site = site::open(folder)?;
     let countersigner = site::signer(&site, Role::Countersigner, passphrase)?;
     let lock = site::lock(&site, format)?;
+    // Whoever had it, or an officer meanwhile, may have changed what the site trusts.
+    let site = site::open(folder)?;
     let mut live = Live::new(format);
     let mut watcher = |event: &Event| live.show(event);
     let journal = Journal::new(&mut watcher).until(interrupt::in_order());

@@ -22,8 +22,10 @@ use crate::interrupt;
 use crate::outcome::{Answer, Problem, printable};
 use crate::problem::named_wrongly;
 
-/// How long a command waits for another one to let go of the site.
+/// How long a command waits for another one to let go of what the site trusts.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// An authorization takes its time, and several may be before us: who gives up is the caller.
+const TURN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where the host's package sources are described.
 const APT: &str = "/etc/apt";
 
@@ -102,7 +104,7 @@ pub(crate) fn anchor(
 ) -> Result<Answer, Problem> {
     // A site whose trust is damaged does not open, and this is what mends it.
     let layout = Site::guarded(named(folder)?)?;
-    let lock = waiting(format, |patience| TrustLock::acquire(&layout, patience))?;
+    let lock = waiting(format, PATIENCE, |patience| TrustLock::acquire(&layout, patience))?;
     let _ = interrupt::in_order();
     match command {
         AnchorCommand::Add { name, ca, crl, vos } => {
@@ -193,24 +195,29 @@ fn named(folder: Option<&Path>) -> Result<&Path, Problem> {
 
 /// Takes the lock of what the site trusts, which no authorization holds.
 pub(crate) fn trust_lock(site: &Site, format: Format) -> Result<TrustLock, Problem> {
-    waiting(format, |patience| TrustLock::acquire(site.layout(), patience))
+    waiting(format, PATIENCE, |patience| TrustLock::acquire(site.layout(), patience))
 }
 
 /// Takes the site's lock: one process at a time changes what a site authorizes.
 pub(crate) fn lock(site: &Site, format: Format) -> Result<SiteLock, Problem> {
-    waiting(format, |patience| SiteLock::acquire(site.layout(), patience))
+    waiting(format, TURN, |patience| SiteLock::acquire(site.layout(), patience))
 }
 
 /// Takes a lock; if another command has it, says so to a person and waits.
-fn waiting<T>(format: Format, acquire: impl Fn(Duration) -> Result<T, SiteError>) -> Result<T, Problem> {
+fn waiting<T>(
+    format: Format,
+    patience: Duration,
+    acquire: impl Fn(Duration) -> Result<T, SiteError>,
+) -> Result<T, Problem> {
     match acquire(Duration::ZERO) {
         Err(SiteError::Locked { .. }) => {
             if format == Format::Human {
-                let seconds = PATIENCE.as_secs();
                 let text = "another countersign is at work on this site";
-                let _ = writeln!(std::io::stdout().lock(), "note: {text}, waiting for it up to {seconds} s");
+                let minutes = patience.as_secs().div_ceil(60);
+                let _ =
+                    writeln!(std::io::stdout().lock(), "note: {text}, waiting for it up to {minutes} min");
             }
-            Ok(acquire(PATIENCE)?)
+            Ok(acquire(patience)?)
         }
         acquired => Ok(acquired?),
     }

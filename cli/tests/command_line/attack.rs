@@ -108,11 +108,12 @@ impl Attack {
         self.ends(1, code, arguments)
     }
 
-    /// Everything in the site's folder but the logs, which every run adds to.
+    /// Everything in the site's folder but the logs, which every run adds to, and the digests, which may be forgotten at any time.
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         walk(self.minted.layout().root(), &mut found);
-        found.retain(|path, _| !path.starts_with(self.minted.layout().logs()));
+        let layout = self.minted.layout();
+        found.retain(|path, _| !path.starts_with(layout.logs()) && *path != layout.digests());
         found
     }
 
