@@ -124,7 +124,7 @@ struct Remembered {
 impl Remembered {
     /// Takes what the file has of this boot, and appends to it from now on.
     fn keep_in(&mut self, path: &Path, boot: &str) {
-        let text = match open_kept(path).and_then(|file| read_kept(file)) {
+        let text = match open_kept(path).and_then(read_kept) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             // Not ours, or not readable: nothing of it counts, and it stays as it is.
