@@ -40,6 +40,14 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        // A program that another test starts has our descriptors for a moment, and with them the mount is busy.
+        let free = || Command::new("umount").arg(self.path()).output().is_ok_and(|run| run.status.success());
+        for _ in 0..100 {
+            if free() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         run(Command::new("umount").arg(self.path()));
     }
 }
