@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -117,8 +117,18 @@ struct Key {
 #[derive(Debug, Default)]
 struct Remembered {
     known: HashMap<Key, Sha256Digest>,
-    /// Open for appending, and the boot that new lines are of.
-    kept: Option<(File, String)>,
+    /// Where new lines go.
+    kept: Option<Kept>,
+}
+
+/// The file between processes.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// The boot that new lines are of.
+    boot: String,
+    /// Open for appending; made with the first line.
+    file: Option<File>,
 }
 
 impl Remembered {
@@ -126,22 +136,21 @@ impl Remembered {
     fn keep_in(&mut self, path: &Path, boot: &str) {
         let text = match open_kept(path).and_then(read_kept) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(String::new()),
             // Not ours, or not readable: nothing of it counts, and it stays as it is.
             Err(_) => return,
         };
-        let read: Vec<_> = text.lines().map(|line| parse(line, boot)).collect();
+        let read: Vec<_> = text.iter().flat_map(|text| text.lines()).map(|line| parse(line, boot)).collect();
         let known: HashMap<_, _> = read.iter().flatten().copied().take(MAX_REMEMBERED).collect();
         // Lines of another boot or cut off, and what is known twice, would pile up.
-        if text.is_empty() || known.len() < read.len() {
+        if text.is_none() || known.len() < read.len() {
             let lines: String = known.iter().map(|(key, digest)| line(key, digest, boot)).collect();
             if replace(path, &lines).is_err() {
                 return;
             }
         }
-        let Ok(file) = open_kept(path) else { return };
         self.known.extend(known);
-        self.kept = Some((file, boot.to_owned()));
+        self.kept = Some(Kept { path: path.to_owned(), boot: boot.to_owned(), file: None });
     }
 
     fn learn(&mut self, key: Key, digest: Sha256Digest) {
@@ -149,10 +158,33 @@ impl Remembered {
             return;
         }
         self.known.insert(key, digest);
-        if let Some((file, boot)) = &mut self.kept {
-            // One write, so that lines of several processes do not mix. What is not kept is computed again.
-            let _ = file.write_all(line(&key, &digest, boot).as_bytes());
+        if let Some(kept) = &mut self.kept {
+            // What is not kept is computed again.
+            let _ = kept.append(&key, &digest);
         }
+    }
+}
+
+impl Kept {
+    fn append(&mut self, key: &Key, digest: &Sha256Digest) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_or_make(&self.path)?),
+        };
+        // One write, so that lines of several processes do not mix.
+        file.write_all(line(key, digest, &self.boot).as_bytes())
+    }
+}
+
+fn open_or_make(path: &Path) -> io::Result<File> {
+    match open_kept(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match File::options().append(true).create_new(true).mode(0o600).open(path) {
+        // Another process was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_kept(path),
+        made => made,
     }
 }
 
@@ -169,15 +201,13 @@ fn open_kept(path: &Path) -> io::Result<File> {
     }
 }
 
-/// What it holds; nothing if it holds too much.
-fn read_kept(file: File) -> io::Result<String> {
+/// What it holds; nothing if that is too much or no text.
+fn read_kept(file: File) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        Ok(String::new())
-    } else {
-        Ok(String::from_utf8(bytes).unwrap_or_default())
-    }
+    Ok(Some(bytes)
+        .filter(|bytes| bytes.len() as u64 <= MAX_FILE)
+        .and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
@@ -284,7 +314,6 @@ fn is_hole(file: &File, start: u64, length: u64) -> std::io::Result<bool> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::PathBuf;
 
     use proptest::prelude::*;
 
@@ -338,7 +367,7 @@ mod tests {
         assert_eq!(lines, [whole(1), whole(4)]);
         fs::write(&path, [0xff; 100]).unwrap();
         assert!(kept(&path).is_empty());
-        fs::write(&path, whole(1).repeat(1 << 13)).unwrap();
+        fs::write(&path, whole(1).repeat(1 << 14)).unwrap();
         assert!(kept(&path).is_empty(), "longer than is read");
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     }
