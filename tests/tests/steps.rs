@@ -43,6 +43,6 @@ fn a_recipe_that_is_never_done_is_refused() {
     assert_eq!(run.json["stage"], "apply-again", "{:#}", run.json);
     let message = run.json["message"].as_str().unwrap();
     assert!(message.starts_with("atlas/restless@1.0.0, recipe.toml line 10: run count.sh: "), "{message}");
-    assert!(run.stderr.contains("`unless` succeed"), "what to do next: {}", run.stderr);
+    assert!(run.json["hints"].to_string().contains("`unless` succeed"), "what to do next: {:#}", run.json);
     assert_eq!(site.run(["catalog"]).done().json["authorizations"], serde_json::json!([]));
 }
