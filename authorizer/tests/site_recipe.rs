@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use authorizer::intake::read_folder;
-use authorizer::suite::{self, DiskSeen, Seen, SuiteConfig, TestResult};
-use disk::Comparison;
+use authorizer::suite::{self, Seen, Sight, SuiteConfig, TestResult};
+use disk::{Comparison, Left};
 use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Facts, HarnessError, Initrd, Machine,
-    MachineLimits, MachineSpec, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, Start, StepOutcome,
+    MachineLimits, MachineSpec, Memory, NANO_COMMAND_LINE, Network, Output, Pinned, Qemu, Start, StepOutcome,
 };
 use recipe_spec::manifest::DECLARED_FILE;
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
@@ -57,13 +57,17 @@ fn pinned(path: PathBuf) -> Pinned {
 
 fn boot(name: &str, layers: Vec<Pinned>, folder: &Path) -> Machine {
     let base = base();
+    let mut start = Start::boot(
+        pinned(base.join("vmlinuz")),
+        Initrd::Disk(pinned(base.join("initrd"))),
+        DISK_COMMAND_LINE,
+    );
+    if let Start::Boot(boot) = &mut start {
+        boot.memory = Memory::Kept;
+    }
     let spec = MachineSpec {
         name: name.to_owned(),
-        start: Start::boot(
-            pinned(base.join("vmlinuz")),
-            Initrd::Disk(pinned(base.join("initrd"))),
-            DISK_COMMAND_LINE,
-        ),
+        start,
         memory_mib: 1024,
         disk: Some(DiskSpec {
             base: pinned(base.join("disk.qcow2")),
@@ -132,20 +136,30 @@ struct Outside {
     contents: BTreeMap<String, Vec<u8>>,
 }
 
-/// Looks at the disk: by a clean guest, and by the host.
-fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
-    let base = base();
-    let disk = DiskSpec { base: pinned(base.join("disk.qcow2")), layers, overlays: Vec::new() };
+fn disk_of(layers: Vec<Pinned>) -> DiskSpec {
+    DiskSpec { base: pinned(base().join("disk.qcow2")), layers, overlays: Vec::new() }
+}
+
+/// What differs from the base, and the base's paths.
+fn compare(disk: &DiskSpec, left: Left) -> (Comparison, Vec<String>) {
     let mut files = disk.open().unwrap();
     let start = Instant::now();
     let (comparison, base_paths) =
-        disk::compare_and_list(&files.remove(0), &files, &disk::Limits::default()).unwrap();
+        disk::compare_and_list(&files.remove(0), &files, left, &disk::Limits::default()).unwrap();
     eprintln!(
         "{} of {} files changed, compared in {:?}",
         comparison.changes.len(),
         comparison.files,
         start.elapsed()
     );
+    (comparison, base_paths)
+}
+
+/// Looks at the disk: by a clean guest, and by the host.
+fn inspect(layers: Vec<Pinned>, name: &str, folder: &Path) -> Outside {
+    let base = base();
+    let disk = disk_of(layers);
+    let (comparison, base_paths) = compare(&disk, Left::PoweredOff);
     let spec = MachineSpec {
         name: name.to_owned(),
         start: Start::boot(
@@ -182,11 +196,11 @@ fn contents(mut read: impl FnMut(&str, u64) -> Result<Vec<u8>, HarnessError>) ->
         .collect()
 }
 
-fn judge(live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>, outside: &Outside) -> Vec<TestResult> {
+fn judge(booted: Sight<'_>, outside: &Outside) -> Vec<TestResult> {
     let before: Facts = serde_json::from_slice(&std::fs::read(base().join("facts.json")).unwrap()).unwrap();
     let Outside { files, comparison, base_paths, contents } = outside;
-    let disk = DiskSeen { comparison, base_paths, contents };
-    let seen = Seen { live, live_contents, files, disk };
+    let sealed = Sight { facts: files, contents, changes: comparison };
+    let seen = Seen { booted, sealed, base_paths };
     let results = suite::judge(&seen, &before, &vo(), &[&baseline()], &config());
     for result in results.iter().filter(|result| !result.passed()) {
         eprintln!("{}: {:#?}", result.name, result.detail);
@@ -234,8 +248,14 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     let identity = |machine: &mut Machine| run(machine, "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub");
     let first_identity = identity(&mut fresh);
     let live_contents = contents(|path, limit| fresh.read_file(path, limit));
-    assert_eq!(failed(&judge(&facts, &live_contents, &outside)), [""; 0]);
-    drop(fresh);
+    let template = fresh.into_template(&folder.path().join("kept")).unwrap();
+    let booted = [pinned(layer.clone()), template.overlay().unwrap()].into();
+    let (changes, _) = compare(&disk_of(booted), Left::Frozen);
+    for change in changes.changes.iter().filter(|change| !outside.comparison.changes.contains(change)) {
+        eprintln!("by the boot: {:?} {}", change.what(), change.path);
+    }
+    let booted = Sight { facts: &facts, contents: &live_contents, changes: &changes };
+    assert_eq!(failed(&judge(booted, &outside)), [""; 0]);
 
     // The same disk with what a hostile recipe leaves: each check that should speak does.
     let mut hostile = boot("hostile", vec![pinned(layer.clone())], folder.path());
@@ -265,7 +285,8 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
     let live_contents = contents(|path, limit| hostile.read_file(path, limit));
     let left = hostile.power_off(TIME).unwrap().overlays.remove(0);
     let outside = inspect(vec![pinned(layer), pinned(left)], "inspect-hostile", folder.path());
-    let results = judge(&live, &live_contents, &outside);
+    let booted = Sight { facts: &live, contents: &live_contents, changes: &outside.comparison };
+    let results = judge(booted, &outside);
     let failed = failed(&results);
     for check in [
         "listening",

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use disk::{Comparison, Limits, compare};
+use disk::{Comparison, Left, Limits, compare};
 
 use crate::image::{Base, debugfs, run};
 
@@ -74,7 +74,8 @@ fn main() -> ExitCode {
 /// The comparison, and how long it took: elapsed, and of one processor.
 fn timed(base: &File, sealed: &[File]) -> (Comparison, [Duration; 2]) {
     let (start, before) = (Instant::now(), on_processor());
-    let comparison = compare(base, sealed, &Limits::default()).expect("a disk that compares");
+    let comparison =
+        compare(base, sealed, Left::PoweredOff, &Limits::default()).expect("a disk that compares");
     (comparison, [start.elapsed(), on_processor() - before])
 }
 

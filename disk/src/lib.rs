@@ -23,7 +23,7 @@ mod qcow2;
 mod report;
 mod text;
 
-pub use compare::{compare, compare_and_list};
+pub use compare::{Left, compare, compare_and_list};
 pub use error::{DiskError, Which};
 pub use limits::Limits;
 pub use report::{Change, Comparison, FORMAT, Kind, Node, Outside, ReportError, What};

@@ -23,7 +23,7 @@ pub const PORT: &str = "org.countersign.control";
 /// Where a nano guest mounts the disk that it looks at.
 pub const DISK_MOUNT: &str = "/disk";
 /// The version of this protocol; both sides must have the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Length of the seed of an [`Identity`], in bytes.
 pub const SEED_BYTES: usize = 64;
@@ -126,8 +126,9 @@ pub enum Request {
     Thaw,
     /// Flushes all file systems.
     Sync,
-    /// Brings the machine to rest, so that it can be paused, saved and cloned: every process but the agent is frozen and all
-    /// file systems are flushed. Answers [`Response::Done`]; until [`Request::Wake`], nothing else may be asked. The relay must be
+    /// Brings the machine to rest, so that it can be paused, saved and cloned: every process but the agent is frozen, all
+    /// file systems are flushed, and the root's is frozen (`FIFREEZE`), so that nothing waits in its journal and its disk can be read
+    /// from outside. Answers [`Response::Done`]; until [`Request::Wake`], nothing else may be asked. The relay must be
     /// closed. May take more than 30 seconds; on an error nothing stays frozen.
     Rest,
     /// The first question to a clone of a machine at rest: makes it a machine of its own, then lets its processes go on.

@@ -47,7 +47,17 @@ file = { path = "/etc/systemd/system/declared.service", source = "port.service" 
 service = { name = "declared", enabled = true }
 "#;
 
-const VARIANTS: [Variant; 13] = [
+/// The sealed disk is as the base has it; what the boot makes of it is not.
+const BOOT: &str = r#"
+[[step]]
+file = { path = "/usr/local/lib/sneaky/boot.sh", source = "boot.sh" }
+[[step]]
+file = { path = "/etc/systemd/system/declared-too.service", source = "boot.service" }
+[[step]]
+service = { name = "declared-too", enabled = true }
+"#;
+
+const VARIANTS: [Variant; 14] = [
     Variant {
         name: "port",
         files: &["port.sh", "answer.pl", "port.service"],
@@ -67,6 +77,13 @@ const VARIANTS: [Variant; 13] = [
     script("undo", &["undo.sh"], &["site/site-files"]),
     script("link", &["link.sh"], &["site/programs"]),
     script("helper", &["helper.sh"], &["site/configuration"]),
+    Variant {
+        name: "boot",
+        files: &["boot.sh", "boot.service"],
+        steps: BOOT,
+        refused_by: &["site/programs"],
+        named: &["/usr/sbin/e2"],
+    },
 ];
 
 #[test]

@@ -9,10 +9,10 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use disk::Comparison;
+use disk::{Comparison, Left};
 use guest::facts::Facts;
-use harness::HarnessError;
 use harness::worker::{Ended, Job, Network, Order, Reading, Scratch, Stop, Task, WorkLimits};
+use harness::{DiskSpec, HarnessError};
 use recipe_spec::Code;
 
 use super::build::Sealed;
@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::machines::{Machines, workers};
 use crate::site::Site;
 use crate::stopped::Stopped;
-use crate::suite::{self, DiskSeen};
+use crate::suite::{self, Sight};
 
 /// A sealed disk of which every file is known.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl Inspected {
     }
 
     /// As the site's tests take it.
-    pub(super) fn disk(&self) -> DiskSeen<'_> {
-        DiskSeen { comparison: &self.comparison, base_paths: &self.base_paths, contents: &self.contents }
+    pub(super) fn sight(&self) -> Sight<'_> {
+        Sight { facts: &self.files, contents: &self.contents, changes: &self.comparison }
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn inspect(
         let site_recipes: Vec<_> = sealed.site_recipes.iter().collect();
         let wanted = suite::contents_wanted(sealed.scanned.recipe(), &site_recipes, &config);
         let (compared, files) = thread::scope(|scope| {
-            let compared = scope.spawn(|| compare(&sealed, site));
+            let compared = scope.spawn(|| compare(&sealed.disk(&[]), Left::PoweredOff, site));
             let files = look(&sealed, &wanted, site, machines);
             let compared = compared.join();
             (compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
@@ -107,7 +107,7 @@ pub(super) fn contents(
     Ok(contents)
 }
 
-/// Reads both disks and tells what differs. The answer is a line with all paths of the base, then the list of changes.
+/// Reads both disks and tells what differs; it is told whether the machine was frozen. The answer is a line with all paths of the base, then the list of changes.
 pub const DISK_JOB: Job = Job { name: "disk", run: compare_as_worker };
 
 const LIMITS: WorkLimits = WorkLimits {
@@ -121,11 +121,12 @@ const LIMITS: WorkLimits = WorkLimits {
 const MAX_REPORT: usize = 24 << 20;
 
 fn compare_as_worker(task: &mut Task) -> Result<(), Stop> {
+    let left = if task.request()? { Left::Frozen } else { Left::PoweredOff };
     let files = task.files();
     let [base, layers @ ..] = &files[..] else { return Err(Stop::Failed("no disk to read".to_owned())) };
     let limits = disk::Limits { report_bytes: MAX_REPORT, ..disk::Limits::default() };
     let (comparison, base_paths) =
-        disk::compare_and_list(base, layers, &limits).map_err(|error| match error.is_refusal() {
+        disk::compare_and_list(base, layers, left, &limits).map_err(|error| match error.is_refusal() {
             true => Stop::refused(&error.to_string()),
             false => Stop::Failed(error.to_string()),
         })?;
@@ -135,20 +136,28 @@ fn compare_as_worker(task: &mut Task) -> Result<(), Stop> {
     Ok(task.answer().write_all(&answer)?)
 }
 
-/// What differs from the base, and all paths of the base.
-fn compare(sealed: &Sealed, site: &Site) -> Result<(Comparison, Vec<String>), Stopped> {
+/// What differs from the base on a disk that was left so, and all paths of the base.
+pub(super) fn compare(
+    disk: &DiskSpec,
+    left: Left,
+    site: &Site,
+) -> Result<(Comparison, Vec<String>), Stopped> {
     let order = Order {
-        files: sealed.disk(&[]).open()?,
+        files: disk.open()?,
         reading: Reading::Nothing,
         network: Network::None,
         environment: Vec::new(),
         scratch: Scratch::None,
         limits: LIMITS,
     };
-    let refused = |why: &dyn std::fmt::Display| {
-        Stopped::new(Code::TestFailed, format!("the sealed disk cannot be read from outside: {why}"))
+    let which = match left {
+        Left::PoweredOff => "the sealed disk",
+        Left::Frozen => "the disk of the booted machine",
     };
-    match workers(site).run(&DISK_JOB, &(), order)? {
+    let refused = |why: &dyn std::fmt::Display| {
+        Stopped::new(Code::TestFailed, format!("{which} cannot be read from outside: {why}"))
+    };
+    match workers(site).run(&DISK_JOB, &(left == Left::Frozen), order)? {
         Ended::Answered(answer) => understood(&answer).ok_or_else(|| refused(&"its reader makes no sense")),
         Ended::Refused(reason) => {
             let reason: Result<String, _> = serde_json::from_slice(&reason);
@@ -156,7 +165,7 @@ fn compare(sealed: &Sealed, site: &Site) -> Result<(Comparison, Vec<String>), St
         }
         Ended::Exceeded(limit) => Err(refused(&format_args!("it takes more {limit} than it may"))),
         Ended::Died(death) => {
-            Err(Stopped::new(Code::MachineFailed, format!("the reader of the sealed disk failed: {death}")))
+            Err(Stopped::new(Code::MachineFailed, format!("the reader of {which} failed: {death}")))
         }
     }
 }

@@ -51,14 +51,15 @@ struct Evidence {
     later: Vec<u8>,
     files: Vec<u8>,
     disk: Vec<u8>,
+    booted: Vec<u8>,
     /// Its digest is the template's.
     template: Vec<u8>,
 }
 
 impl Evidence {
     /// Each document, by its file's name.
-    fn documents(&self) -> [(&'static str, &[u8]); 9] {
-        let Self { scan, policy, build, tests, facts, later, files, disk, template } = self;
+    fn documents(&self) -> [(&'static str, &[u8]); 10] {
+        let Self { scan, policy, build, tests, facts, later, files, disk, booted, template } = self;
         [
             ("scan.jsonl", scan),
             ("policy.json", policy),
@@ -68,6 +69,7 @@ impl Evidence {
             ("later.json", later),
             ("files.json", files),
             ("disk.jsonl", disk),
+            ("booted.jsonl", booted),
             ("template.json", template),
         ]
     }
@@ -109,6 +111,7 @@ pub(super) fn countersign(
         later: tested.later.clone(),
         files: tested.disk.files.clone(),
         disk: tested.disk.changes.clone(),
+        booted: tested.disk.booted.clone(),
         template: tested.template.record().to_json(),
     };
     let of_recipe = recipe.payload().iter().map(|(_, file)| file.bytes.len()).sum::<usize>();
@@ -159,6 +162,7 @@ pub(super) fn countersign(
             ("facts", &evidence.facts),
             ("later", &evidence.later),
             ("files", &evidence.files),
+            ("booted", &evidence.booted),
         ]
         .into_iter()
         .map(|(name, bytes)| (name.to_owned(), digest_of(bytes)))

@@ -1,7 +1,7 @@
 //! The sealed disk, booted afresh and paused: the template. Clones of it are what is tested, as clones of it are what is deployed.
 //!
 //! No process of the build lives here. The site's tests judge facts of the static agent, in a clone in which no command of the
-//! VO is ever run, and what was seen of the disk before it ran at all. Each of the VO's tests has a clone of its own, which is
+//! VO is ever run, what was seen of the disk before it ran at all, and what the boot has made of it, seen from outside. Each of the VO's tests has a clone of its own, which is
 //! looked at again after it. All clones are thrown away. No machine here outlives the time for one authorization.
 
 use std::collections::BTreeMap;
@@ -12,12 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crl::Clear;
-use harness::{Facts, HarnessError, Machine, Template};
+use disk::{Comparison, Left};
+use harness::{DiskSpec, Facts, HarnessError, Machine, Template};
 use recipe_spec::manifest::FunctionTest;
 use recipe_spec::{Code, Recipe, Sha256Digest, Timestamp};
 
 use super::build::Sealed;
-use super::inspect::{Inspected, contents};
+use super::inspect::{Inspected, compare, contents};
 use super::revocation::{ask_at_least, selectors_of, selectors_of_site};
 use super::site_recipes;
 use crate::events::Stage;
@@ -26,7 +27,7 @@ use crate::journal::Journal;
 use crate::machines::{FUNCTION_SUITE, Machines, Original, await_running, not_a_clone, run_function_test};
 use crate::site::Site;
 use crate::stopped::Stopped;
-use crate::suite::{self, Seen, SuiteConfig, TestResult};
+use crate::suite::{self, Seen, Sight, SuiteConfig, TestResult};
 
 /// A sealed disk that passed every test.
 #[derive(Debug)]
@@ -42,11 +43,13 @@ pub struct Tested {
     pub(super) suite: Sha256Digest,
 }
 
-/// What was seen of a sealed disk, as it goes into the evidence.
+/// What was seen of the disk, as it goes into the evidence.
 #[derive(Debug)]
 pub(super) struct DiskReport {
     pub(super) changes: Vec<u8>,
     pub(super) files: Vec<u8>,
+    /// What differs from the base after the boot.
+    pub(super) booted: Vec<u8>,
 }
 
 impl Tested {
@@ -96,20 +99,24 @@ pub(super) fn run(
         at_once: at_once(site),
         deadline,
     };
-    let mut live_contents = BTreeMap::new();
-    let (mut machine, facts, mut tests) = journal.stage(
+    let (mut machine, facts, mut tests, booted) = journal.stage(
         Stage::SecurityTests,
-        |(_, _, results): &(_, _, Vec<_>)| passed(results),
+        |(_, _, results, _): &(_, _, Vec<_>, _)| passed(results),
         |journal| {
             within(deadline, "the site's tests", |left| {
-                let mut machine = trial.clone_named("test", left, journal.interruption())?;
-                let facts = machine.facts().map_err(unseen)?;
-                let wanted = suite::contents_wanted(recipe, &trial.site_recipes, &config);
-                live_contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
-                let results = trial.judge(&facts, &live_contents);
+                let interruption = journal.interruption();
+                let (changes, looked) = thread::scope(|scope| {
+                    let compared = scope.spawn(|| compare(&trial.booted_disk(), Left::Frozen, site));
+                    let looked = trial.look(left, interruption);
+                    let compared = compared.join();
+                    (compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
+                });
+                let (machine, facts, contents) = looked?;
+                let booted = Booted { changes: changes?.0, contents };
+                let results = trial.judge(&facts, &booted);
                 journal.tell_tests(&results);
                 all_passed(&results)?;
-                Ok((machine, serde_json::to_vec(&facts).map_err(Stopped::internal)?, results))
+                Ok((machine, serde_json::to_vec(&facts).map_err(Stopped::internal)?, results, booted))
             })
         },
     )?;
@@ -117,7 +124,7 @@ pub(super) fn run(
         Stage::FunctionTests,
         |(results, _): &(Vec<_>, Vec<_>)| passed(results),
         |journal| {
-            let ended = trial.function_tests(&live_contents, journal.interruption())?;
+            let ended = trial.function_tests(&booted, journal.interruption())?;
             let mut results = Vec::new();
             let mut afterwards = Vec::new();
             for FunctionTested { result, said, after } in ended {
@@ -137,7 +144,7 @@ pub(super) fn run(
         |journal| {
             // What waits for a moment before it opens a port has had one; what waits for a test has had that.
             let facts = within(deadline, "the second look", |_| machine.facts().map_err(unseen))?;
-            let now = trial.judge_running(&facts, &live_contents);
+            let now = trial.judge_running(&facts, &booted);
             for results in afterwards.iter().chain([&now]) {
                 if results.iter().any(|result| !result.passed()) {
                     journal.tell_tests(results);
@@ -150,7 +157,8 @@ pub(super) fn run(
     drop(machine);
     let Inspected { sealed, files, comparison, .. } = inspected;
     let files = serde_json::to_vec(&files).map_err(Stopped::internal)?;
-    let disk = DiskReport { changes: comparison.to_json_lines(), files };
+    let disk =
+        DiskReport { changes: comparison.to_json_lines(), files, booted: booted.changes.to_json_lines() };
     Ok(Tested { sealed, disk, tests, template, facts, later, suite })
 }
 
@@ -175,6 +183,14 @@ struct Trial<'a, 'm> {
     at_once: usize,
     /// When the time for the authorization is over.
     deadline: Instant,
+}
+
+/// The template's disk.
+struct Booted {
+    /// What differs from the base.
+    changes: Comparison,
+    /// What a clone of it has at the paths that are judged by their content.
+    contents: BTreeMap<String, Vec<u8>>,
 }
 
 /// A function test that was run in a clone of its own.
@@ -202,26 +218,48 @@ impl Trial<'_, '_> {
         self.machines.testing(name, original, limit, interruption)
     }
 
-    fn seen<'a>(&'a self, live: &'a Facts, live_contents: &'a BTreeMap<String, Vec<u8>>) -> Seen<'a> {
-        Seen { live, live_contents, files: &self.inspected.files, disk: self.inspected.disk() }
+    /// The disk as the paused machine left it, which every clone goes on with.
+    fn booted_disk(&self) -> DiskSpec {
+        let mut disk = self.inspected.sealed.disk(&[]);
+        disk.layers.extend(self.template.overlay());
+        disk
+    }
+
+    /// A clone in which nothing of the VO was run but its own boot, and what it shows.
+    fn look(
+        &self,
+        limit: Duration,
+        interruption: &Interruption,
+    ) -> Result<(Machine, Facts, BTreeMap<String, Vec<u8>>), Stopped> {
+        let mut machine = self.clone_named("test", limit, interruption)?;
+        let facts = machine.facts().map_err(unseen)?;
+        let wanted = suite::contents_wanted(self.recipe, &self.site_recipes, self.config);
+        let contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
+        Ok((machine, facts, contents))
+    }
+
+    fn seen<'a>(&'a self, facts: &'a Facts, booted: &'a Booted) -> Seen<'a> {
+        let Booted { changes, contents } = booted;
+        let booted = Sight { facts, contents, changes };
+        Seen { booted, sealed: self.inspected.sight(), base_paths: &self.inspected.base_paths }
     }
 
     /// Every test of the site.
-    fn judge(&self, live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>) -> Vec<TestResult> {
-        let (seen, base) = (self.seen(live, live_contents), self.inspected.sealed.base.facts());
+    fn judge(&self, facts: &Facts, booted: &Booted) -> Vec<TestResult> {
+        let (seen, base) = (self.seen(facts, booted), self.inspected.sealed.base.facts());
         suite::judge(&seen, base, self.recipe, &self.site_recipes, self.config)
     }
 
     /// The site's tests of a machine that has run for a while.
-    fn judge_running(&self, live: &Facts, live_contents: &BTreeMap<String, Vec<u8>>) -> Vec<TestResult> {
-        let (seen, base) = (self.seen(live, live_contents), self.inspected.sealed.base.facts());
+    fn judge_running(&self, facts: &Facts, booted: &Booted) -> Vec<TestResult> {
+        let (seen, base) = (self.seen(facts, booted), self.inspected.sealed.base.facts());
         suite::judge_running(&seen, base, self.recipe, &self.site_recipes, self.config)
     }
 
     /// All function tests in the order of the manifest, run side by side: each needs a processor, a user and the machine's memory.
     fn function_tests(
         &self,
-        live_contents: &BTreeMap<String, Vec<u8>>,
+        booted: &Booted,
         interruption: &Interruption,
     ) -> Result<Vec<FunctionTested>, Stopped> {
         let tests = &self.recipe.manifest().tests;
@@ -233,7 +271,7 @@ impl Trial<'_, '_> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(test) = tests.get(number) else { return ended };
-                let tested = self.function_test(number, test, live_contents, interruption);
+                let tested = self.function_test(number, test, booted, interruption);
                 if tested.is_err() {
                     // A machine was lost, or the time is over: what was not begun need not be.
                     next.store(tests.len(), Ordering::Relaxed);
@@ -257,7 +295,7 @@ impl Trial<'_, '_> {
         &self,
         number: usize,
         test: &FunctionTest,
-        live_contents: &BTreeMap<String, Vec<u8>>,
+        booted: &Booted,
         interruption: &Interruption,
     ) -> Result<FunctionTested, Stopped> {
         let name = format!("{FUNCTION_SUITE}/{}", test.name);
@@ -268,7 +306,7 @@ impl Trial<'_, '_> {
                 return Err(too_late(&name).details(result.detail.join("\n")));
             }
             let facts = machine.facts().map_err(unseen)?;
-            Ok(FunctionTested { result, said, after: self.judge_running(&facts, live_contents) })
+            Ok(FunctionTested { result, said, after: self.judge_running(&facts, booted) })
         })
     }
 }

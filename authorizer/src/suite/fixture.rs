@@ -6,7 +6,7 @@ use disk::{Change, Comparison, Kind, Node, Outside};
 use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
 
-use super::{DiskSeen, Seen, SuiteConfig, TestResult, judge, judge_running};
+use super::{Seen, Sight, SuiteConfig, TestResult, judge, judge_running};
 
 /// A machine under test and the base it came from.
 pub(super) struct Machine {
@@ -14,7 +14,10 @@ pub(super) struct Machine {
     pub(super) now: Facts,
     /// Its disk as a clean guest sees it, if that is anything else.
     pub(super) files: Option<Facts>,
+    /// What is changed on its sealed disk.
     pub(super) disk: Comparison,
+    /// What is changed on its disk after the boot, if that is anything else.
+    pub(super) booted: Option<Comparison>,
     pub(super) base_paths: Vec<String>,
     /// What was read of it.
     pub(super) contents: BTreeMap<String, Vec<u8>>,
@@ -44,6 +47,7 @@ impl Machine {
             now,
             files: None,
             disk,
+            booted: None,
             base_paths: Vec::new(),
             contents: BTreeMap::new(),
             live_contents: None,
@@ -58,24 +62,24 @@ impl Machine {
     /// Judges with the baseline suite; the recipes are given as what follows `[recipe]`.
     pub(super) fn judge(&self, vo: &str, site: &str) -> Vec<TestResult> {
         let config = Self::config();
-        let files = self.files.as_ref().unwrap_or(&self.now);
-        let disk =
-            DiskSeen { comparison: &self.disk, base_paths: &self.base_paths, contents: &self.contents };
-        let seen = Seen {
-            live: &self.now,
-            live_contents: self.live_contents.as_ref().unwrap_or(&self.contents),
-            files,
-            disk,
-        };
-        judge(&seen, &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
+        judge(&self.seen(), &self.base, &recipe("vo/x", vo), &[&recipe("site/x", site)], &config)
     }
 
     /// As [`Machine::judge`], at a later look at the running machine; nothing is declared.
     pub(super) fn judge_running(&self) -> Vec<TestResult> {
         let config = Self::config();
-        let disk = DiskSeen { comparison: &self.disk, base_paths: &[], contents: &self.contents };
-        let seen = Seen { live: &self.now, live_contents: &self.contents, files: &self.now, disk };
-        judge_running(&seen, &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
+        judge_running(&self.seen(), &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        let booted = Sight {
+            facts: &self.now,
+            contents: self.live_contents.as_ref().unwrap_or(&self.contents),
+            changes: self.booted.as_ref().unwrap_or(&self.disk),
+        };
+        let facts = self.files.as_ref().unwrap_or(&self.now);
+        let sealed = Sight { facts, contents: &self.contents, changes: &self.disk };
+        Seen { booted, sealed, base_paths: &self.base_paths }
     }
 
     fn result(&self, check: &str, vo: &str, site: &str) -> TestResult {

@@ -88,28 +88,26 @@ impl TestResult {
     }
 }
 
-/// What was seen of a machine under test.
+/// What was seen of a machine under test: twice its files, for a boot writes some.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// A clone of the sealed disk's fresh boot.
-    pub live: &'a Facts,
-    /// What lies at the paths of [`contents_wanted`] in that machine, as far as it could be read.
-    pub live_contents: &'a BTreeMap<String, Vec<u8>>,
-    /// Its disk, as a nano guest sees it that runs nothing of it.
-    pub files: &'a Facts,
-    /// Its disk, as the host sees it without mounting it.
-    pub disk: DiskSeen<'a>,
-}
-
-/// A sealed disk as the host sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct DiskSeen<'a> {
-    /// What differs from the base.
-    pub comparison: &'a Comparison,
+    /// After its boot: a clone of it, as the agent in it sees itself, and the disk that the paused machine left.
+    pub booted: Sight<'a>,
+    /// Before anything of it ran: the sealed disk, as a nano guest sees it.
+    pub sealed: Sight<'a>,
     /// Every path of the base.
     pub base_paths: &'a [String],
+}
+
+/// One sight of a machine and its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// What an agent of ours tells.
+    pub facts: &'a Facts,
     /// What lies at the paths of [`contents_wanted`], as far as it could be read.
     pub contents: &'a BTreeMap<String, Vec<u8>>,
+    /// What differs on its disk from the base, as the host sees it without mounting it.
+    pub changes: &'a Comparison,
 }
 
 /// Runs every check. `base` is the pristine base, freshly booted; `vo` the recipe under test and `site` the site's recipes in
@@ -151,13 +149,13 @@ fn results<'c>(
         .map(|check| {
             let start = Instant::now();
             let mut complaints = Complaints::default();
-            let live = (seen.live, seen.live_contents, "this machine");
+            let booted = (When::Booted, seen.booted, "this machine");
             let sights: &[_] = match check.sees {
-                Sees::Machine | Sees::Changes => &[live],
-                Sees::Files => &[live, (seen.files, seen.disk.contents, "its disk")],
+                Sees::Machine => &[booted],
+                Sees::Files => &[booted, (When::Sealed, seen.sealed, "its disk")],
             };
             for list in check.lists {
-                let all = sights.iter().map(|(facts, _, whose)| (*facts, *whose));
+                let all = sights.iter().map(|(_, sight, whose)| (sight.facts, *whose));
                 for (facts, whose) in all.chain([(base, "the base")]) {
                     if facts.truncated.iter().any(|cut| cut.split(':').next() == Some(list)) {
                         complaints.add(
@@ -168,8 +166,10 @@ fn results<'c>(
                     }
                 }
             }
-            for (now, contents, _) in sights {
-                let evidence = Evidence { now, contents, base, declared, disk: seen.disk };
+            for (when, sight, _) in sights {
+                let Sight { facts: now, contents, changes } = *sight;
+                let (when, base_paths) = (*when, seen.base_paths);
+                let evidence = Evidence { when, now, contents, changes, base, base_paths, declared };
                 (check.run)(&evidence, config, &mut complaints);
             }
             let detail = complaints.into_lines();
@@ -190,15 +190,25 @@ pub const fn count() -> usize {
     CHECKS.len()
 }
 
-/// What a check looks at.
+/// When a machine was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Before it ran.
+    Sealed,
+    /// After its boot.
+    Booted,
+}
+
+/// What a check looks at: one sight of the machine, the base, and what is declared.
 struct Evidence<'a> {
-    /// One sight of the machine.
+    when: When,
     now: &'a Facts,
     /// What lies there at the paths of [`contents_wanted`].
     contents: &'a BTreeMap<String, Vec<u8>>,
+    changes: &'a Comparison,
     base: &'a Facts,
+    base_paths: &'a [String],
     declared: &'a Declarations,
-    disk: DiskSeen<'a>,
 }
 
 #[cfg(test)]
@@ -262,6 +272,45 @@ mod tests {
         let lines = machine.judge("", "");
         let setuid = lines.iter().find(|result| result.name == "setuid").unwrap();
         assert_eq!(setuid.detail.len(), 1, "told once: {:?}", setuid.detail);
+    }
+
+    #[test]
+    fn what_the_boot_makes_of_the_disk_is_judged_as_the_sealed_disk_is() {
+        use fixture::{change, node};
+        let mut machine = Machine::base();
+        let with = |changes: &[disk::Change]| {
+            let sealed = Machine::base().disk;
+            let all = sealed.changes.iter().chain(changes).cloned().collect();
+            Some(Comparison { changes: all, ..sealed })
+        };
+        machine.booted = with(&[change("/usr/bin/ls", Some(node("a")), Some(node("b")))]);
+        machine.fails("programs", "", "", "/usr/bin/ls");
+        machine.booted = with(&[change("/usr/sbin/request-key", None, Some(node("a")))]);
+        machine.fails("configuration", "", "", "/usr/sbin/request-key");
+        machine.booted = Some(Comparison { changes: Vec::new(), ..Machine::base().disk });
+        machine.fails("site-files", "", "", "/etc/nftables.conf");
+        machine.booted = with(&[]).map(|booted| Comparison {
+            outside: disk::Outside::Different { first_sector: 1, count: 1 },
+            ..booted
+        });
+        machine.fails("outside", "", "", "sector 1");
+    }
+
+    #[test]
+    fn what_names_a_machine_is_written_by_its_boot_and_by_nobody_before() {
+        use fixture::{change, node};
+        let named = change("/etc/machine-id", Some(node("uninitialized")), Some(node("1")));
+        let mut machine = Machine::base();
+        let mut booted = machine.disk.clone();
+        booted.changes.push(named.clone());
+        machine.booted = Some(booted);
+        machine.passes("configuration", "", "");
+        machine.disk.changes.push(named);
+        machine.fails("configuration", "", "", "/etc/machine-id");
+        machine.disk.changes.pop();
+        let link = disk::Node { kind: disk::Kind::Link, sha256: None, target: Some("/x".into()), ..node("") };
+        machine.booted.as_mut().unwrap().changes.last_mut().unwrap().after = Some(link);
+        machine.fails("configuration", "", "", "/etc/machine-id");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The superblock: which file system this is, and that it is the base's.
 
+use crate::compare::Left;
 use crate::error::Fault;
 
 use super::checksum::Checksum;
@@ -89,8 +90,8 @@ pub(super) struct Superblock {
 pub(super) const FIRST_INODE: u32 = 11;
 
 impl Superblock {
-    /// Reads it, for a disk of so many bytes.
-    pub(super) fn parse(bytes: Vec<u8>, disk_length: u64) -> Result<Self, Fault> {
+    /// Reads it, for a disk of so many bytes that was left so.
+    pub(super) fn parse(bytes: Vec<u8>, disk_length: u64, left: Left) -> Result<Self, Fault> {
         let word = |at| le32(&bytes, at);
         let half = |at| le16(&bytes, at);
         if half(0x38) != MAGIC {
@@ -101,10 +102,11 @@ impl Superblock {
         let [compatible, incompatible, read_only] = [word(0x5c), word(0x60), word(0x64)];
         if incompatible & feature::RECOVER != 0 {
             return Err(Fault::unsupported(
-                "its journal was not closed; the machine was not powered off in order",
+                "its journal was not closed; the machine was not powered off in order, or not frozen",
             ));
         }
-        if half(0x3a) != STATE_CLEAN || word(0xe8) != 0 || read_only & feature::ORPHAN_PRESENT != 0 {
+        let has_orphans = word(0xe8) != 0 && left == Left::PoweredOff;
+        if half(0x3a) != STATE_CLEAN || has_orphans || read_only & feature::ORPHAN_PRESENT != 0 {
             return Err(Fault::unsupported(
                 "its file system is marked as not clean, with errors or with orphans: the kernel would change it",
             ));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::chain::Chain;
+use crate::compare::Left;
 use crate::error::Fault;
 use crate::limits::Limits;
 use crate::report::Kind;
@@ -50,10 +51,15 @@ pub(crate) struct Visited {
 
 impl<'a> Volume<'a> {
     /// Opens the file system that fills the disk; if there is a base, it must be the base's, with other files in it.
-    pub(crate) fn open(chain: Chain<'a>, limits: Limits, base: Option<&Volume<'_>>) -> Result<Self, Fault> {
+    pub(crate) fn open(
+        chain: Chain<'a>,
+        limits: Limits,
+        left: Left,
+        base: Option<&Volume<'_>>,
+    ) -> Result<Self, Fault> {
         let mut bytes = vec![0; SUPERBLOCK_LENGTH];
         chain.read_kept(SUPERBLOCK, &mut bytes)?;
-        let superblock = Superblock::parse(bytes, chain.disk_length())?;
+        let superblock = Superblock::parse(bytes, chain.disk_length(), left)?;
         if let Some(base) = base {
             // First of all, so that only a trusted superblock decides how large tables are.
             superblock.check_same_system(&base.superblock)?;

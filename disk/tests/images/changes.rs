@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use disk::{Change, Comparison, Kind, Limits, Outside, What, compare};
+use disk::{Change, Comparison, Kind, Left, Limits, Outside, What, compare};
 use recipe_spec::digest::Sha256Digest;
 
 use crate::crafted::Crafted;
@@ -27,7 +27,7 @@ pub(crate) fn tree(root: &Path) {
 
 pub(crate) fn compared(base: &Base, commands: &[&str]) -> Comparison {
     let changed = base.changed(commands);
-    compare(&base.file(), &[base.layer(&changed)], &Limits::default()).unwrap()
+    compare(&base.file(), &[base.layer(&changed)], Left::PoweredOff, &Limits::default()).unwrap()
 }
 
 /// Path and gravest thing of each change.
@@ -38,10 +38,10 @@ pub(crate) fn told(comparison: &Comparison) -> Vec<(&str, What)> {
 #[test]
 fn a_base_has_no_changes() {
     let base = Base::with(tree);
-    let comparison = compare(&base.file(), &[], &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &[], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(comparison, Comparison { files: 13, changes: vec![], outside: Outside::Equal });
     let whole = Whole::of(&base.bytes()).file();
-    assert_eq!(compare(&base.file(), &[whole], &Limits::default()).unwrap(), comparison);
+    assert_eq!(compare(&base.file(), &[whole], Left::PoweredOff, &Limits::default()).unwrap(), comparison);
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn a_write_past_the_file_system_is_seen_whatever_the_times_say() {
     bytes[block + 5] ^= 1;
     let changed = base.path("changed.raw");
     fs::write(&changed, &bytes).unwrap();
-    let comparison = compare(&base.file(), &[base.layer(&changed)], &Limits::default()).unwrap();
+    let comparison =
+        compare(&base.file(), &[base.layer(&changed)], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(told(&comparison), [("/etc/large", What::Content)]);
     let Change { before, after, .. } = &comparison.changes[0];
     assert_eq!(before.as_ref().unwrap().sha256, Some(Sha256Digest::of(&[7; 300_000])));
@@ -215,12 +216,12 @@ fn several_layers_are_one_disk() {
     both[Crafted::block(&base, "etc/large", 250) + 5] ^= 1;
     // What the upper layer does not hold must come from the lower one.
     let layers = [Whole::between(&base.bytes(), &lower).file(), Whole::between(&lower, &both).file()];
-    let comparison = compare(&base.file(), &layers, &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &layers, Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(told(&comparison), [("/etc/a", What::Deleted), ("/etc/large", What::Content)]);
     let [lower, upper] = layers;
-    let comparison = compare(&base.file(), &[lower], &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &[lower], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(told(&comparison), [("/etc/large", What::Content)]);
-    let comparison = compare(&base.file(), &[upper], &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &[upper], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(told(&comparison), [("/etc/a", What::Deleted)]);
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use crc::{Algorithm, Crc, Table};
-use disk::{Comparison, Limits, compare};
+use disk::{Comparison, Left, Limits, compare};
 
 use crate::image::{Base, Whole, debugfs};
 
@@ -196,7 +196,12 @@ impl Crafted {
 
     /// Compared with the base.
     pub(crate) fn compared(&self, base: &Base) -> Result<Comparison, String> {
-        compare(&base.file(), &[self.layer()], &Limits::default()).map_err(|error| {
+        self.compared_as_left(base, Left::PoweredOff)
+    }
+
+    /// Compared with the base, as the disk of a machine that left it so.
+    pub(crate) fn compared_as_left(&self, base: &Base, left: Left) -> Result<Comparison, String> {
+        compare(&base.file(), &[self.layer()], left, &Limits::default()).map_err(|error| {
             assert!(error.is_refusal(), "{error}");
             error.to_string()
         })

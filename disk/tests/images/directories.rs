@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use disk::{Limits, What, compare};
+use disk::{Left, Limits, What, compare};
 
 use crate::changes::{told, tree};
 use crate::crafted::{BLOCK, Crafted};
@@ -92,7 +92,8 @@ fn depth_length_and_number_of_names_are_limits() {
     }
     let changed = base.changed(&commands.iter().map(String::as_str).collect::<Vec<_>>());
     let layer = base.layer(&changed);
-    let limited = |limits: Limits| compare(&base.file(), &[layer.try_clone().unwrap()], &limits);
+    let limited =
+        |limits: Limits| compare(&base.file(), &[layer.try_clone().unwrap()], Left::PoweredOff, &limits);
     let most = Limits::default();
     assert_eq!(limited(Limits { depth: 41, path_bytes: 440, ..most }).unwrap().changes.len(), 40);
     let error = |limits| limited(limits).unwrap_err().to_string();
@@ -130,10 +131,11 @@ fn indexed(names: usize, levels: usize) -> Base {
 #[test]
 fn every_name_of_a_large_directory_is_found() {
     let base = indexed(4000, 2);
-    let comparison = compare(&base.file(), &[], &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &[], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(comparison.files, 13 + 1 + 4000);
     let changed = base.changed(&["rm many/é--0", "rm many/é-nnnnnnn-67"]);
-    let comparison = compare(&base.file(), &[base.layer(&changed)], &Limits::default()).unwrap();
+    let comparison =
+        compare(&base.file(), &[base.layer(&changed)], Left::PoweredOff, &Limits::default()).unwrap();
     assert_eq!(told(&comparison), [("/many/é--0", What::Deleted), ("/many/é-nnnnnnn-67", What::Deleted)]);
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use disk::{Change, Comparison, Limits, compare};
+use disk::{Change, Comparison, Left, Limits, compare};
 use rustix::fs::{self as system, AtFlags, CWD, FileType, IFlags, Mode, Timespec, Timestamps, XattrFlags};
 
 use crate::image::{Base, debugfs, run};
@@ -78,7 +78,7 @@ fn none_is_missed_against_a_list_made_by_mounting() {
 
     let layer = base.layer(&changed);
     let start = std::time::Instant::now();
-    let comparison = compare(&base.file(), &[layer], &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &[layer], Left::PoweredOff, &Limits::default()).unwrap();
     let seconds = start.elapsed().as_secs_f64();
 
     let expected = same_as_mounted(&comparison, &base.raw, &changed);
@@ -104,7 +104,7 @@ fn none_is_missed_on_a_sealed_disk() {
     let chain = layers.iter().fold(bottom, |below, layer| described(layer, &below));
     run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(format!("json:{chain}")).arg(&merged));
     let sealed: Vec<File> = layers.iter().map(|layer| File::open(layer).unwrap()).collect();
-    let comparison = compare(&base.file(), &sealed, &Limits::default()).unwrap();
+    let comparison = compare(&base.file(), &sealed, Left::PoweredOff, &Limits::default()).unwrap();
     let expected = same_as_mounted(&comparison, &base.raw, &merged);
     println!("{} paths, {} changes", comparison.files, expected.len());
 }
@@ -275,7 +275,8 @@ fn with_debugfs(base: &Base, changed: &Path) {
         walked::walk(folder.path())
     };
     let expected = walked::changes(&read(&base.raw), &read(changed));
-    let comparison = compare(&base.file(), &[base.layer(changed)], &Limits::default()).unwrap();
+    let comparison =
+        compare(&base.file(), &[base.layer(changed)], Left::PoweredOff, &Limits::default()).unwrap();
     let paths = |changes: &[Change]| changes.iter().map(|change| change.path.clone()).collect::<Vec<_>>();
     assert_eq!(paths(&comparison.changes), paths(&expected));
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 
-use disk::{DiskError, Limits, What, compare};
+use disk::{DiskError, Left, Limits, What, compare};
 use proptest::prelude::*;
 
 use crate::changes::{told, tree};
@@ -13,7 +13,7 @@ use crate::image::{Base, CLUSTER, Whole};
 fn refused(base: &Base, damage: impl Fn(&mut Vec<u8>)) -> Result<(), String> {
     let mut whole = Whole::of(&base.bytes());
     damage(&mut whole.bytes);
-    match compare(&base.file(), &[whole.file()], &Limits::default()) {
+    match compare(&base.file(), &[whole.file()], Left::PoweredOff, &Limits::default()) {
         Ok(_) => Ok(()),
         Err(error) => {
             assert!(error.is_refusal(), "{error}");
@@ -111,7 +111,8 @@ fn zero_clusters_hide_what_lies_below() {
         let mut whole = Whole::of(&base.bytes());
         whole.bytes[Whole::L2..Whole::L2 + 4096].fill(0);
         put(&mut whole.bytes, Whole::L2 + block / CLUSTER * 8, entry);
-        let comparison = compare(&base.file(), &[whole.file()], &Limits::default()).unwrap();
+        let comparison =
+            compare(&base.file(), &[whole.file()], Left::PoweredOff, &Limits::default()).unwrap();
         assert_eq!(told(&comparison), [("/etc/large", What::Content)], "{entry:#x}");
     }
 }
@@ -125,7 +126,7 @@ fn a_layer_that_ends_early_is_refused_or_reads_as_qemu_reads_it() {
     lengths.extend([1, 71, 103, 104, 105, Whole::L2, Whole::DATA, Whole::DATA + 1]);
     for length in lengths {
         let file = Whole { bytes: whole.bytes[..length].to_vec() }.file();
-        let result = compare(&base.file(), &[file], &Limits::default());
+        let result = compare(&base.file(), &[file], Left::PoweredOff, &Limits::default());
         // Only what the last cluster lacks may read as zeros; the disk's end is free space.
         assert!(result.is_err() || length + CLUSTER > whole.bytes.len(), "{length}");
     }
@@ -135,18 +136,19 @@ fn a_layer_that_ends_early_is_refused_or_reads_as_qemu_reads_it() {
 fn a_file_that_cannot_be_read_is_no_refusal() {
     let base = Base::with(tree);
     let unreadable = File::options().write(true).open(&base.qcow2).unwrap();
-    let error = compare(&base.file(), &[unreadable], &Limits::default()).unwrap_err();
+    let error = compare(&base.file(), &[unreadable], Left::PoweredOff, &Limits::default()).unwrap_err();
     assert!(matches!(&error, DiskError::Read { image, .. } if image == "layer 1"), "{error}");
     assert!(!error.is_refusal());
     let folder = File::open(base.path("tree")).unwrap();
-    assert!(!compare(&folder, &[], &Limits::default()).unwrap_err().is_refusal());
+    assert!(!compare(&folder, &[], Left::PoweredOff, &Limits::default()).unwrap_err().is_refusal());
 }
 
 #[test]
 fn limits_of_a_chain_hold() {
     let base = Base::with(tree);
-    let limited =
-        |limits: Limits| compare(&base.file(), &[base.file(), base.file()], &limits).unwrap_err().to_string();
+    let limited = |limits: Limits| {
+        compare(&base.file(), &[base.file(), base.file()], Left::PoweredOff, &limits).unwrap_err().to_string()
+    };
     let least = Limits::default();
     assert_eq!(limited(Limits { layers: 1, ..least }), "more than 1 layers");
     assert_eq!(limited(Limits { clusters: 63, ..least }), "more than 63 clusters in an image");
@@ -171,7 +173,7 @@ proptest! {
             for (at, value) in edits {
                 whole.bytes[at] = value;
             }
-            if let Err(error) = compare(&base.file(), &[whole.file()], &Limits::default()) {
+            if let Err(error) = compare(&base.file(), &[whole.file()], Left::PoweredOff, &Limits::default()) {
                 assert!(error.is_refusal(), "{error}");
             }
         });

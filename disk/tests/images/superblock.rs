@@ -1,6 +1,6 @@
 //! Disks whose file system is not the base's, or would not stay as it is once it is mounted.
 
-use disk::{Outside, What};
+use disk::{Left, Outside, What};
 
 use crate::changes::{told, tree};
 use crate::crafted::{BLOCK, Crafted};
@@ -29,6 +29,27 @@ fn a_disk_that_was_not_powered_off_in_order_is_refused() {
         crafted.bytes[journal + at] ^= 1;
         crafted.is_refused(&base, words);
     }
+}
+
+/// A program that goes on in each clone may have a file open that was removed; nothing else may wait on a frozen disk.
+#[test]
+fn a_frozen_disk_may_have_orphans_and_nothing_else_that_waits() {
+    let base = Base::with(tree);
+    let crafted = Crafted::of(&base);
+    let orphans = crafted.clone().superblock(0xe8, &12u32.to_le_bytes());
+    assert_eq!(told(&orphans.compared_as_left(&base, Left::Frozen).unwrap()), []);
+    let refused = |crafted: Crafted, words: &str| {
+        let error = crafted.compared_as_left(&base, Left::Frozen).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    };
+    let (incompatible, read_only) = (crafted.word(1024 + 0x60) | 4, crafted.word(1024 + 0x64) | 0x10000);
+    refused(crafted.clone().superblock(0x60, &incompatible.to_le_bytes()), "not frozen");
+    refused(crafted.clone().superblock(0x3a, &3u16.to_le_bytes()), "not clean");
+    refused(crafted.clone().superblock(0x64, &read_only.to_le_bytes()), "orphans");
+    let journal = Crafted::block(&base, "<8>", 0);
+    let mut waiting = crafted;
+    waiting.bytes[journal + 0x1c] ^= 1;
+    refused(waiting, "journal is not empty");
 }
 
 #[test]
@@ -135,7 +156,8 @@ fn a_disk_without_a_file_system_at_its_beginning_is_refused() {
         std::fs::write(&raw, vec![0; 1 << 20]).unwrap();
         raw
     });
-    let error = disk::compare(&xfs.file(), &[], &disk::Limits::default()).unwrap_err();
+    let error =
+        disk::compare(&xfs.file(), &[], disk::Left::PoweredOff, &disk::Limits::default()).unwrap_err();
     assert!(error.to_string().starts_with("the base is refused: no ext4 file system"), "{error}");
 }
 

@@ -1,5 +1,5 @@
-//! Bringing the machine to rest: all processes but the agent are frozen, then all file systems flushed, so that what is saved of
-//! the machine is one state that many clones can go on from.
+//! Bringing the machine to rest: all processes but the agent are frozen, then its disk, so that what is saved of the machine is one
+//! state that many clones can go on from, and what lies on the disk can be read from outside.
 //!
 //! Processes are frozen by their cgroups, from the topmost ones on (cgroup v2, `cgroup.freeze`): whoever is frozen holds no lock
 //! of the kernel, so the agent can go on writing files. What cannot be frozen is a reason to refuse: processes in the topmost
@@ -21,6 +21,7 @@ use super::cgroups::{Hierarchy, TOP, gone};
 use super::entropy::Pool;
 use super::escape::escaped;
 use super::failure;
+use super::freeze;
 use super::identity::Checked;
 use super::root::Root;
 use super::session::Stat;
@@ -61,8 +62,13 @@ pub(crate) struct Repose {
     frozen: Option<Frozen>,
 }
 
-/// Cgroups that were not frozen before.
-type Frozen = BTreeSet<PathBuf>;
+/// What was not frozen before.
+#[derive(Debug, Default)]
+struct Frozen {
+    cgroups: BTreeSet<PathBuf>,
+    /// Whether the root file system is. A machine where nothing but the agent runs has none on a disk.
+    disk: bool,
+}
 
 impl Repose {
     /// For a machine where nothing but the agent runs.
@@ -79,17 +85,20 @@ impl Repose {
         self.frozen.is_some()
     }
 
-    /// Freezes all processes but the agent and flushes all file systems. Afterwards the agent is in a cgroup of its own.
+    /// Freezes all processes but the agent, flushes all file systems and freezes the root's. Afterwards the agent is in a cgroup of
+    /// its own.
     ///
     /// # Errors
     /// `System`, or `TimedOut` if a cgroup cannot be frozen; then nothing is frozen that was not before.
-    pub(crate) fn rest(&mut self, proc: &Proc) -> Result<(), AgentError> {
-        let frozen = self.cgroups.as_ref().map_or(Ok(Frozen::new()), |cgroups| {
-            freeze_all(cgroups, proc, PATIENCE, &|still| outside(proc, still))
-        })?;
+    pub(crate) fn rest(&mut self, root: &Root, proc: &Proc) -> Result<(), AgentError> {
+        let Some(cgroups) = &self.cgroups else {
+            rustix::fs::sync();
+            self.frozen = Some(Frozen::default());
+            return Ok(());
+        };
+        let frozen = freeze_all(cgroups, proc, PATIENCE, &|still| outside(proc, still))?;
         // Only now: what runs writes. And nobody that is frozen keeps a file system from being flushed.
-        rustix::fs::sync();
-        self.frozen = Some(frozen);
+        self.frozen = Some(freeze_disk(root, cgroups, frozen)?);
         Ok(())
     }
 
@@ -97,7 +106,7 @@ impl Repose {
     ///
     /// # Errors
     /// `BadRequest` if it is not at rest or the identity is not well-formed: then nothing was done. `System`. After any error
-    /// the machine stays at rest.
+    /// its processes stay at rest.
     pub(crate) fn wake(
         &mut self,
         root: &Root,
@@ -106,16 +115,20 @@ impl Repose {
     ) -> Result<(), AgentError> {
         // Before anything else, so that what is secret in it is wiped in any case.
         let identity = Checked::check(identity);
-        let frozen = self.frozen.as_ref().ok_or_else(|| {
+        let frozen = self.frozen.as_mut().ok_or_else(|| {
             failure::bad_request("the machine does not rest: only one at rest can be woken")
         })?;
         let identity = identity?;
         if self.cgroups.is_none() && identity.names.is_some() {
             return Err(failure::bad_request("a nano guest has no names: wake it without"));
         }
+        if frozen.disk {
+            freeze::thaw(root).map_err(|error| failure::system("thaw the root file system", error))?;
+            frozen.disk = false;
+        }
         wake::take_on(identity, root, proc, &self.pool)?;
         if let Some(cgroups) = &self.cgroups {
-            thaw(cgroups, frozen)?;
+            thaw(cgroups, &frozen.cgroups)?;
         }
         self.frozen = None;
         Ok(())
@@ -165,28 +178,42 @@ impl From<Unrest> for AgentError {
 /// Looks for a task that is in none of these topmost cgroups.
 type Outside<'a> = &'a dyn Fn(&BTreeSet<PathBuf>) -> io::Result<Option<Unrest>>;
 
-/// Freezes every topmost cgroup but the agent's own.
+/// Freezes every topmost cgroup but the agent's own; those that were not before.
 fn freeze_all(
     cgroups: &Hierarchy,
     proc: &Proc,
     patience: Patience,
     outside: Outside<'_>,
-) -> Result<Frozen, AgentError> {
+) -> Result<BTreeSet<PathBuf>, AgentError> {
     let failed = |error: io::Error| failure::system(DOING, error);
     cgroups.enter(Path::new(OWN)).map_err(failed)?;
     await_rest(patience.strays, || stray(cgroups, proc).map_err(failed))?;
-    let mut frozen = Frozen::new();
+    let mut frozen = BTreeSet::new();
     let at_rest =
         await_rest(patience.freezing, || freeze_once(cgroups, proc, outside, &mut frozen).map_err(failed));
-    match at_rest {
-        Ok(()) => Ok(frozen),
-        Err(mut error) => {
-            if let Err(left) = thaw(cgroups, &frozen) {
-                error.message = format!("{}; and then: {}", error.message, left.message);
-            }
-            Err(error)
+    at_rest.map_err(|error| undone(cgroups, &frozen, error))?;
+    Ok(frozen)
+}
+
+/// Flushes all file systems, and freezes the root's.
+fn freeze_disk(root: &Root, cgroups: &Hierarchy, frozen: BTreeSet<PathBuf>) -> Result<Frozen, AgentError> {
+    // First all of them: what lies in a file of the root (a loop device) is written there.
+    rustix::fs::sync();
+    match freeze::freeze(root) {
+        Ok(()) => Ok(Frozen { cgroups: frozen, disk: true }),
+        Err(error) => {
+            let error = failure::system("freeze the root file system", error);
+            Err(undone(cgroups, &frozen, error))
         }
     }
+}
+
+/// Lets these cgroups go on, because of an error.
+fn undone(cgroups: &Hierarchy, frozen: &BTreeSet<PathBuf>, mut error: AgentError) -> AgentError {
+    if let Err(left) = thaw(cgroups, frozen) {
+        error.message = format!("{}; and then: {}", error.message, left.message);
+    }
+    error
 }
 
 /// Looks until it has found no unrest [`QUIET_LOOKS`] times in a row, at most for `patience`.
@@ -214,7 +241,7 @@ fn freeze_once(
     cgroups: &Hierarchy,
     proc: &Proc,
     outside: Outside<'_>,
-    frozen: &mut Frozen,
+    frozen: &mut BTreeSet<PathBuf>,
 ) -> io::Result<Option<Unrest>> {
     let mut running = None;
     let mut still = BTreeSet::new();
@@ -329,7 +356,7 @@ fn program(proc: &Proc, pid: u32) -> io::Result<Option<String>> {
 }
 
 /// Lets the processes of these cgroups go on, as many as can.
-fn thaw(cgroups: &Hierarchy, frozen: &Frozen) -> Result<(), AgentError> {
+fn thaw(cgroups: &Hierarchy, frozen: &BTreeSet<PathBuf>) -> Result<(), AgentError> {
     let mut failed = None;
     for cgroup in frozen {
         match cgroups.thaw(cgroup) {

@@ -276,7 +276,7 @@ impl Machine {
         if self.relay.as_ref().is_some_and(Relay::is_open) {
             return Err(failure::bad_request("the relay is open: close the relay first"));
         }
-        repose.rest(&self.sight.proc)
+        repose.rest(&self.root, &self.sight.proc)
     }
 
     fn wake(&mut self, identity: control::Identity) -> Result<(), AgentError> {

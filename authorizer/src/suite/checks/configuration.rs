@@ -9,6 +9,7 @@ use disk::{Change, Kind};
 use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
+use super::super::When;
 use super::super::declarations::{By, Standing};
 use super::super::pattern::{self, Pattern};
 use super::hooks::unit_of_script;
@@ -31,6 +32,8 @@ pub struct ConfigurationConfig {
     pub own_service: Vec<Pattern>,
     /// Paths that only the site's recipes may declare.
     pub protected: Vec<Pattern>,
+    /// Files that a boot may write: tolerated on a disk that has booted, and judged before.
+    pub at_boot: Vec<Pattern>,
     /// Files of the distribution's packages that may be new with this very content.
     pub known: Vec<Known>,
 }
@@ -71,11 +74,11 @@ const UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 
 pub(super) const CHECK: Check = Check {
     name: "configuration",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, config, complaints| {
         let (config, programs) = (&config.configuration, &config.programs);
-        let changes = &evidence.disk.comparison.changes;
+        let changes = &evidence.changes.changes;
         let new = new_paths(evidence);
         for change in changes {
             if is_new_link(change) && is_searched(config, programs, &change.path) {
@@ -88,6 +91,7 @@ pub(super) const CHECK: Check = Check {
             }
             if !pattern::any(&config.judged, &change.path)
                 || (pattern::any(&config.allow, &change.path) && !is_odd(config, change))
+                || (evidence.when == When::Booted && is_of_boot(config, change))
             {
                 continue;
             }
@@ -139,7 +143,7 @@ pub(super) fn is_own(config: &ConfigurationConfig, path: &str, new: &HashSet<&st
 
 /// Every path that the base does not have.
 pub(super) fn new_paths<'a>(evidence: &Evidence<'a>) -> HashSet<&'a str> {
-    let changes = &evidence.disk.comparison.changes;
+    let changes = &evidence.changes.changes;
     changes.iter().filter(|change| change.before.is_none()).map(|change| change.path.as_str()).collect()
 }
 
@@ -147,6 +151,11 @@ pub(super) fn new_paths<'a>(evidence: &Evidence<'a>) -> HashSet<&'a str> {
 fn is_odd(config: &ConfigurationConfig, change: &Change) -> bool {
     let file = change.after.as_ref().is_none_or(|node| node.kind == Kind::File);
     !file && config.allow.iter().any(|allowed| allowed.is(&change.path))
+}
+
+fn is_of_boot(config: &ConfigurationConfig, change: &Change) -> bool {
+    pattern::any(&config.at_boot, &change.path)
+        && change.after.as_ref().is_some_and(|after| after.kind == Kind::File)
 }
 
 fn is_new_link(change: &Change) -> bool {

@@ -23,17 +23,16 @@ const ENTRY: usize = 24;
 
 pub(super) const CHECK: Check = Check {
     name: "loader-cache",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, config, complaints| {
-        let changes = &evidence.disk.comparison.changes;
+        let changes = &evidence.changes.changes;
         let Some(change) = changes.iter().find(|change| change.path == PATH) else { return };
         let Some(after) = &change.after else {
             complaints.add(PATH, "is gone, and the loader looks elsewhere without it", "run ldconfig");
             return;
         };
-        let read =
-            evidence.disk.contents.get(PATH).filter(|bytes| after.sha256 == Some(Sha256Digest::of(bytes)));
+        let read = evidence.contents.get(PATH).filter(|bytes| after.sha256 == Some(Sha256Digest::of(bytes)));
         let Some(entries) = read.and_then(|bytes| entries(bytes)) else {
             complaints.add(PATH, "is not a cache as ldconfig writes it", "run ldconfig, and leave it alone");
             return;

@@ -52,17 +52,15 @@ pub use units::UnitsConfig;
 pub(super) enum Sees {
     /// The running machine: its kernel, sockets, processes.
     Machine,
-    /// Files: as the running machine has them, and once more as a clean guest sees them that runs nothing of the disk.
+    /// Files: as the running machine has them, and once more as they were before anything of the disk ran.
     Files,
-    /// What differs between the sealed disk and the base's, as the host sees it.
-    Changes,
 }
 
 /// One check.
 pub(super) struct Check {
     /// Unique and stable: it is written into evidence.
     pub(super) name: &'static str,
-    /// What it is given: `evidence.now` for facts, `evidence.disk` for changes.
+    /// What it is given, and so how often it looks.
     pub(super) sees: Sees,
     /// The lists of the facts it judges, as `truncated` names them.
     pub(super) lists: &'static [&'static str],

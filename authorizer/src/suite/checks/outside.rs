@@ -6,10 +6,10 @@ use super::{Check, Sees};
 
 pub(super) const CHECK: Check = Check {
     name: "outside",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, _, complaints| {
-        if let Outside::Different { first_sector, count } = evidence.disk.comparison.outside {
+        if let Outside::Different { first_sector, count } = evidence.changes.outside {
             complaints.add(
                 &format!("sector {first_sector}"),
                 format_args!(

@@ -28,11 +28,11 @@ const STAFF: u32 = 50;
 
 pub(super) const CHECK: Check = Check {
     name: "ownership",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, config, complaints| {
         let new = new_paths(evidence);
-        for change in &evidence.disk.comparison.changes {
+        for change in &evidence.changes.changes {
             let Some(after) = &change.after else { continue };
             if pattern::any(&config.ownership.allow, &change.path) {
                 continue;

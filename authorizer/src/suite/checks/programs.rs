@@ -35,14 +35,14 @@ pub struct ProgramsConfig {
 
 pub(super) const CHECK: Check = Check {
     name: "programs",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, config, complaints| {
         let config = &config.programs;
         let twins = [Names::of(evidence, &config.search), Names::of(evidence, &config.libraries)];
         let libraries = Names::of(evidence, &config.shared);
-        let base: HashSet<&str> = evidence.disk.base_paths.iter().map(String::as_str).collect();
-        for change in &evidence.disk.comparison.changes {
+        let base: HashSet<&str> = evidence.base_paths.iter().map(String::as_str).collect();
+        for change in &evidence.changes.changes {
             if pattern::any(&config.allow, &change.path)
                 || is_the_sites(evidence, &change.path, change.after.as_ref())
             {
@@ -145,7 +145,7 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn of(evidence: &Evidence<'a>, folders: &'a [Pattern]) -> Self {
-        let paths = evidence.disk.base_paths.iter().map(String::as_str);
+        let paths = evidence.base_paths.iter().map(String::as_str);
         let base = paths.filter(|path| pattern::any(folders, path)).map(|path| (name(path), path)).collect();
         Self { folders, base }
     }

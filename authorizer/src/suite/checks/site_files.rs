@@ -41,7 +41,7 @@ const REMEDY: &str = "leave the site's settings alone";
 
 pub(super) const CHECK: Check = Check {
     name: "site-files",
-    sees: Sees::Changes,
+    sees: Sees::Files,
     lists: &[],
     run: |evidence, config, complaints| {
         for (path, file) in evidence.declared.site_files() {
@@ -62,8 +62,7 @@ pub(super) const CHECK: Check = Check {
 };
 
 fn judge(evidence: &Evidence<'_>, path: &str, file: &DeclaredFile) -> Option<&'static str> {
-    let disk = &evidence.disk;
-    if let Some(change) = disk.comparison.changes.iter().find(|change| change.path == path) {
+    if let Some(change) = evidence.changes.changes.iter().find(|change| change.path == path) {
         return match &change.after {
             None => Some("was removed after the site's recipe"),
             Some(after) if !has_content(after, &file.content) => Some("was changed after the site's recipe"),
@@ -73,13 +72,13 @@ fn judge(evidence: &Evidence<'_>, path: &str, file: &DeclaredFile) -> Option<&'s
             Some(_) => None,
         };
     }
-    if !disk.base_paths.iter().any(|base| base == path) {
+    if !evidence.base_paths.iter().any(|base| base == path) {
         return Some("is not there, and the site's recipe put it there");
     }
     // As the base has it, so with the base's mode and owner; whether that is what the recipe says is in the content.
     match &file.content {
         Content::Bytes(digest) => {
-            let as_said = disk.contents.get(path).is_some_and(|bytes| Sha256Digest::of(bytes) == *digest);
+            let as_said = evidence.contents.get(path).is_some_and(|bytes| Sha256Digest::of(bytes) == *digest);
             (!as_said).then_some("is as the base has it, and the site's recipe changed it")
         }
         Content::Link(_) => None,

@@ -23,7 +23,7 @@ fn tree() -> Tree {
     tree
 }
 
-fn paths(frozen: &Frozen) -> Vec<&str> {
+fn paths(frozen: &BTreeSet<PathBuf>) -> Vec<&str> {
     frozen.iter().map(|path| path.to_str().unwrap()).collect()
 }
 
@@ -172,7 +172,7 @@ fn whoever_moved_to_a_new_cgroup_is_found_by_its_process() {
     let error = freeze_all(&tree.hierarchy(), &proc(), SHORT, evades).unwrap_err();
     assert_eq!(error.kind, AgentErrorKind::TimedOut);
     assert!(error.message.contains(r#"freezing the cgroup "/n1""#), "{}", error.message);
-    assert_eq!(looks.borrow()[0], Frozen::from(["/a.slice".into()]));
+    assert_eq!(looks.borrow()[0], BTreeSet::from(["/a.slice".into()]));
     assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0");
 }
 
@@ -228,7 +228,7 @@ fn one_quiet_look_is_not_enough() {
 fn at_rest(tree: &Tree) -> Repose {
     tree.cgroup("/a.slice", true, &[]);
     tree.write("/a.slice", "cgroup.freeze", "1");
-    let frozen = Some(Frozen::from(["/a.slice".into()]));
+    let frozen = Some(Frozen { cgroups: BTreeSet::from(["/a.slice".into()]), disk: false });
     Repose { frozen, ..Repose::among(tree.hierarchy(), Pool::open().unwrap()) }
 }
 
@@ -249,13 +249,30 @@ fn a_machine_that_could_not_become_another_stays_frozen() {
     }
 }
 
+/// Nothing freezes procfs, nor thaws it.
+#[test]
+fn where_the_disk_does_not_freeze_all_go_on_and_where_it_does_not_thaw_none_does() {
+    let tree = tree();
+    let mut repose = at_rest(&tree);
+    let root = Root::open("/proc").unwrap();
+    repose.frozen.as_mut().unwrap().disk = true;
+    let error = repose.wake(&root, &proc(), identity()).unwrap_err();
+    assert!(error.message.contains("thaw the root file system"), "{}", error.message);
+    assert!(repose.is_at_rest());
+    assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "1");
+
+    let error = freeze_disk(&root, &tree.hierarchy(), BTreeSet::from(["/a.slice".into()])).unwrap_err();
+    assert!(error.message.contains("freeze the root file system"), "{}", error.message);
+    assert_eq!(tree.read("/a.slice", "cgroup.freeze"), "0");
+}
+
 #[test]
 fn names_are_for_machines_that_have_some() {
     let root = Root::open(tempfile::tempdir().unwrap().path()).unwrap();
     let mut repose = Repose::alone(Pool::open().unwrap());
     let awake = repose.wake(&root, &proc(), identity()).unwrap_err();
     assert!(awake.message.contains("does not rest"), "{}", awake.message);
-    repose.rest(&proc()).unwrap();
+    repose.rest(&root, &proc()).unwrap();
     assert!(repose.is_at_rest());
     let named = repose.wake(&root, &proc(), identity()).unwrap_err();
     assert_eq!(named.kind, AgentErrorKind::BadRequest);
