@@ -239,6 +239,11 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
         eprintln!("{:?} {}", change.what(), change.path);
     }
     let mut fresh = boot("fresh", vec![pinned(layer.clone())], folder.path());
+    // As systemd-binfmt does for a package that the suite knows.
+    run(
+        &mut fresh,
+        r"printf '%s' ':python3.11:M::\xa7\x0d\x0d\x0a::/usr/bin/python3.11:' >/proc/sys/fs/binfmt_misc/register",
+    );
     let facts = fresh.facts().unwrap();
     let rules = run(&mut fresh, "nft list ruleset");
     assert!(rules.contains("policy drop"), "{rules}");
@@ -279,6 +284,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
          chgrp nogroup /etc && echo x >>/etc/nanorc && echo x >/etc/security/limits.d/x.conf && mknod /srv/disk b 254 0\n\
          printf hidden | dd of=/dev/vda bs=1 seek=100 conv=notrunc 2>/dev/null; sync\n\
          (exec 3<>/dev/null; perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>4444) or die; sleep 600' >/dev/null 2>&1 &)\n\
+         echo ':x:E::x::/bin/true:' >/proc/sys/fs/binfmt_misc/register && echo '|/bin/true' >/proc/sys/kernel/core_pattern\n\
          sleep 2",
     );
     let live = hostile.facts().unwrap();
@@ -303,6 +309,7 @@ fn the_baseline_is_idempotent_closes_the_machine_and_is_checked() {
         "site-recipe",
         "site-files",
         "firewall",
+        "helpers",
         "attributes",
         "programs",
         "configuration",

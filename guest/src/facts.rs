@@ -90,6 +90,10 @@ pub struct Facts {
     pub mounts: Vec<Mount>,
     /// `/proc/sys/kernel/tainted`.
     pub kernel_tainted: u64,
+    /// What makes the kernel itself start programs: `core_pattern`, `hotplug`, `modprobe` and `poweroff_cmd` of `/proc/sys/kernel`, as far as
+    /// the kernel has them, and each handler of binfmt_misc.
+    #[serde(deserialize_with = "list")]
+    pub helpers: Vec<Helper>,
     /// What is not told in full: lists that were cut at [`MAX_ENTRIES`], files that could not be read or understood. Sorted.
     #[serde(deserialize_with = "list")]
     pub truncated: Vec<String>,
@@ -148,6 +152,16 @@ pub struct FileAttribute {
     pub name: String,
     /// The value in hex, or `sha256:` and the digest of one longer than [`MAX_ATTRIBUTE`].
     pub value: String,
+}
+
+/// A setting of the kernel that names a program, or a handler of binfmt_misc.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Helper {
+    /// Name of the setting, or `binfmt_misc/` and the handler's.
+    pub name: String,
+    /// What the kernel tells of it, without white space at the end.
+    pub text: String,
 }
 
 /// A login account.

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::checks::{
-    AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HooksConfig, KernelConfig,
-    ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered, SshdConfig,
-    UnitsConfig,
+    AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HelpersConfig, HooksConfig,
+    KernelConfig, ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered,
+    SshdConfig, UnitsConfig,
 };
 
 /// One suite: a table for each check that has something to set. Every table must be there, so that a forgotten
@@ -45,6 +45,8 @@ pub struct SuiteConfig {
     pub rendered: Vec<Rendered>,
     /// The kernel itself.
     pub kernel: KernelConfig,
+    /// What the kernel starts by itself.
+    pub helpers: HelpersConfig,
 }
 
 /// Why a suite's configuration is refused.

@@ -23,9 +23,9 @@ use recipe_spec::Recipe;
 use serde::{Deserialize, Serialize};
 
 pub use checks::{
-    AllowedSocket, AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HooksConfig,
-    KernelConfig, ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig, Rendered,
-    SshdConfig, UnitsConfig,
+    AllowedSocket, AttributesConfig, ConfigurationConfig, FirewallConfig, GroupsConfig, HelpersConfig,
+    HooksConfig, KernelConfig, ListeningConfig, ModulesConfig, OwnershipConfig, PathsConfig, ProgramsConfig,
+    Rendered, SshdConfig, UnitsConfig,
 };
 pub use config::{SuiteConfig, SuiteConfigError};
 pub use declarations::Declarations;

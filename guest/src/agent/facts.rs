@@ -1,6 +1,7 @@
 //! The facts of [`guest::facts`], gathered with our own system calls.
 
 mod found;
+mod helpers;
 mod mounts;
 mod places;
 mod processes;
@@ -130,6 +131,7 @@ fn look(root: &Root, sight: &Sight) -> Result<Facts, AgentError> {
     facts.processes = processes::all(proc, &mut notes);
     facts.mounts = mounts::all(proc, INIT, &mut notes);
     facts.kernel_tainted = tainted(proc, &mut notes);
+    facts.helpers = helpers::all(proc, &mut notes);
     facts.truncated = notes.0.into_iter().collect();
     Ok(facts)
 }

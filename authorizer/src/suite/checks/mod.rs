@@ -8,6 +8,7 @@ mod configuration;
 mod cron;
 mod firewall;
 mod groups;
+mod helpers;
 mod hooks;
 mod kernel;
 mod listening;
@@ -37,6 +38,7 @@ pub use attributes::AttributesConfig;
 pub use configuration::ConfigurationConfig;
 pub use firewall::FirewallConfig;
 pub use groups::GroupsConfig;
+pub use helpers::HelpersConfig;
 pub use hooks::HooksConfig;
 pub use kernel::KernelConfig;
 pub use listening::{AllowedSocket, ListeningConfig};
@@ -92,6 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
     ownership::CHECK,
     outside::CHECK,
     kernel::CHECK,
+    helpers::CHECK,
     firewall::CHECK,
     site_recipe::CHECK,
     site_files::CHECK,
