@@ -107,7 +107,8 @@ pub(super) fn contents(
     Ok(contents)
 }
 
-/// Reads both disks and tells what differs; it is told whether the machine was frozen. The answer is a line with all paths of the base, then the list of changes.
+/// Reads both disks and tells what differs; it is told whether the machine was frozen. The answer is a line with all paths of the
+/// base, then the list of changes.
 pub const DISK_JOB: Job = Job { name: "disk", run: compare_as_worker };
 
 const LIMITS: WorkLimits = WorkLimits {

@@ -1,8 +1,9 @@
 //! The sealed disk, booted afresh and paused: the template. Clones of it are what is tested, as clones of it are what is deployed.
 //!
 //! No process of the build lives here. The site's tests judge facts of the static agent, in a clone in which no command of the
-//! VO is ever run, what was seen of the disk before it ran at all, and what the boot has made of it, seen from outside. Each of the VO's tests has a clone of its own, which is
-//! looked at again after it. All clones are thrown away. No machine here outlives the time for one authorization.
+//! VO is ever run, what was seen of the disk before it ran at all, and what the boot has made of it, seen from outside. Each of
+//! the VO's tests has a clone of its own, which is looked at again after it. All clones are thrown away. No machine here outlives
+//! the time for one authorization.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -111,7 +112,7 @@ pub(super) fn run(
                     let compared = compared.join();
                     (compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
                 });
-                let (machine, facts, contents) = looked?;
+                let Looked { machine, facts, contents } = looked?;
                 let booted = Booted { changes: changes?.0, contents };
                 let results = trial.judge(&facts, &booted);
                 journal.tell_tests(&results);
@@ -193,6 +194,13 @@ struct Booted {
     contents: BTreeMap<String, Vec<u8>>,
 }
 
+/// A clone that is looked at, and what it shows.
+struct Looked {
+    machine: Machine,
+    facts: Facts,
+    contents: BTreeMap<String, Vec<u8>>,
+}
+
 /// A function test that was run in a clone of its own.
 struct FunctionTested {
     result: TestResult,
@@ -226,16 +234,12 @@ impl Trial<'_, '_> {
     }
 
     /// A clone in which nothing of the VO was run but its own boot, and what it shows.
-    fn look(
-        &self,
-        limit: Duration,
-        interruption: &Interruption,
-    ) -> Result<(Machine, Facts, BTreeMap<String, Vec<u8>>), Stopped> {
+    fn look(&self, limit: Duration, interruption: &Interruption) -> Result<Looked, Stopped> {
         let mut machine = self.clone_named("test", limit, interruption)?;
         let facts = machine.facts().map_err(unseen)?;
         let wanted = suite::contents_wanted(self.recipe, &self.site_recipes, self.config);
         let contents = contents(&wanted, |path, limit| machine.read_file(path, limit))?;
-        Ok((machine, facts, contents))
+        Ok(Looked { machine, facts, contents })
     }
 
     fn seen<'a>(&'a self, facts: &'a Facts, booted: &'a Booted) -> Seen<'a> {

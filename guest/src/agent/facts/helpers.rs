@@ -38,10 +38,10 @@ pub(super) fn all(proc: &Proc, notes: &mut Notes) -> Vec<Helper> {
         .collect();
     // Asking would load the module, and looking must not change what is seen; without it there are no handlers.
     let systems = proc_text(proc, LIST, Path::new("filesystems"), Absence::Told, notes).unwrap_or_default();
-    if systems.lines().any(|line| line.split_whitespace().last() == Some(HANDLERS)) {
-        if let Err(error) = handlers(&mut helpers, notes) {
-            notes.add(format!("{LIST}: {HANDLERS}: {error}"));
-        }
+    if systems.lines().any(|line| line.split_whitespace().last() == Some(HANDLERS))
+        && let Err(error) = handlers(&mut helpers, notes)
+    {
+        notes.add(format!("{LIST}: {HANDLERS}: {error}"));
     }
     helpers.sort();
     helpers
