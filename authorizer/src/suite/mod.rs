@@ -298,19 +298,34 @@ mod tests {
 
     #[test]
     fn what_names_a_machine_is_written_by_its_boot_and_by_nobody_before() {
+        use disk::{Kind, Node};
         use fixture::{change, node};
-        let named = change("/etc/machine-id", Some(node("uninitialized")), Some(node("1")));
-        let mut machine = Machine::base();
-        let mut booted = machine.disk.clone();
-        booted.changes.push(named.clone());
-        machine.booted = Some(booted);
-        machine.passes("configuration", "", "");
-        machine.disk.changes.push(named);
-        machine.fails("configuration", "", "", "/etc/machine-id");
-        machine.disk.changes.pop();
-        let link = disk::Node { kind: disk::Kind::Link, sha256: None, target: Some("/x".into()), ..node("") };
-        machine.booted.as_mut().unwrap().changes.last_mut().unwrap().after = Some(link);
-        machine.fails("configuration", "", "", "/etc/machine-id");
+        const PATH: &str = "/etc/machine-id";
+        const JUDGES: [&str; 3] = ["configuration", "ownership", "site-files"];
+        let step = "[[step]]\nfile = { path = \"/etc/machine-id\", content = \"\" }\n";
+        let with = |after: Node| {
+            let mut disk = Machine::base().disk;
+            disk.changes.push(change(PATH, Some(node("uninitialized")), Some(after)));
+            disk
+        };
+        let named = || Node { mode: 0o444, ..node("1") };
+        let mut machine = Machine { disk: with(node("")), booted: Some(with(named())), ..Machine::base() };
+        for judge in JUDGES {
+            machine.passes(judge, "", step);
+        }
+        for other in [
+            Node { mode: 0o466, ..node("1") },
+            Node { uid: 1, ..node("1") },
+            Node { kind: Kind::Link, sha256: None, target: Some("/x".to_owned()), ..node("") },
+        ] {
+            machine.booted = Some(with(other));
+            machine.fails("site-files", "", step, PATH);
+        }
+        machine = Machine { disk: with(named()), ..Machine::base() };
+        for judge in ["configuration", "ownership"] {
+            machine.fails(judge, "", "", PATH);
+        }
+        machine.fails("site-files", "", step, PATH);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use disk::{Change, Kind};
+use disk::{Change, Kind, Node};
 use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct ConfigurationConfig {
     pub own_service: Vec<Pattern>,
     /// Paths that only the site's recipes may declare.
     pub protected: Vec<Pattern>,
-    /// Files that a boot may write: tolerated on a disk that has booted, and judged before.
+    /// Files of root's that a boot may write, whatever is in them: tolerated on a disk that has booted, and judged before.
     pub at_boot: Vec<Pattern>,
     /// Files of the distribution's packages that may be new with this very content.
     pub known: Vec<Known>,
@@ -91,7 +91,7 @@ pub(super) const CHECK: Check = Check {
             }
             if !pattern::any(&config.judged, &change.path)
                 || (pattern::any(&config.allow, &change.path) && !is_odd(config, change))
-                || (evidence.when == When::Booted && is_of_boot(config, change))
+                || is_of_boot(evidence.when, config, change)
             {
                 continue;
             }
@@ -153,9 +153,13 @@ fn is_odd(config: &ConfigurationConfig, change: &Change) -> bool {
     !file && config.allow.iter().any(|allowed| allowed.is(&change.path))
 }
 
-fn is_of_boot(config: &ConfigurationConfig, change: &Change) -> bool {
-    pattern::any(&config.at_boot, &change.path)
-        && change.after.as_ref().is_some_and(|after| after.kind == Kind::File)
+/// Whether it is what a boot may do to a disk: a file that only root can write.
+pub(super) fn is_of_boot(when: When, config: &ConfigurationConfig, change: &Change) -> bool {
+    let may_be =
+        |after: &Node| (after.kind, after.uid, after.gid, after.mode & 0o022) == (Kind::File, 0, 0, 0);
+    when == When::Booted
+        && pattern::any(&config.at_boot, &change.path)
+        && change.after.as_ref().is_some_and(may_be)
 }
 
 fn is_new_link(change: &Change) -> bool {

@@ -7,7 +7,7 @@ use super::super::declarations::{By, Standing};
 use serde::{Deserialize, Serialize};
 
 use super::super::pattern::{self, Pattern};
-use super::configuration::{ConfigurationConfig, is_own, new_paths};
+use super::configuration::{ConfigurationConfig, is_of_boot, is_own, new_paths};
 use super::{Check, Sees};
 
 /// What is tolerated, and what is root's.
@@ -34,7 +34,9 @@ pub(super) const CHECK: Check = Check {
         let new = new_paths(evidence);
         for change in &evidence.changes.changes {
             let Some(after) = &change.after else { continue };
-            if pattern::any(&config.ownership.allow, &change.path) {
+            if pattern::any(&config.ownership.allow, &change.path)
+                || is_of_boot(evidence.when, &config.configuration, change)
+            {
                 continue;
             }
             let same_node = change.before.as_ref().is_some_and(|before| before.device == after.device);

@@ -9,6 +9,7 @@ use recipe_spec::manifest::Listen;
 use serde::{Deserialize, Serialize};
 
 use super::super::declarations::{Content, DeclaredFile};
+use super::configuration::{ConfigurationConfig, is_of_boot};
 use super::listening::protocol_name;
 use super::{Check, Evidence, Sees};
 
@@ -45,7 +46,7 @@ pub(super) const CHECK: Check = Check {
     lists: &[],
     run: |evidence, config, complaints| {
         for (path, file) in evidence.declared.site_files() {
-            if let Some(problem) = judge(evidence, path, file) {
+            if let Some(problem) = judge(evidence, &config.configuration, path, file) {
                 complaints.add(path, problem, REMEDY);
             }
         }
@@ -54,16 +55,22 @@ pub(super) const CHECK: Check = Check {
             let text = self::rendered(text, listen, &evidence.declared.vo_listen);
             let content = Content::Bytes(Sha256Digest::of(text.as_bytes()));
             let file = DeclaredFile { content, ..DeclaredFile::SITES };
-            if let Some(problem) = judge(evidence, path, &file) {
+            if let Some(problem) = judge(evidence, &config.configuration, path, &file) {
                 complaints.add(path, problem, REMEDY);
             }
         }
     },
 };
 
-fn judge(evidence: &Evidence<'_>, path: &str, file: &DeclaredFile) -> Option<&'static str> {
+fn judge(
+    evidence: &Evidence<'_>,
+    config: &ConfigurationConfig,
+    path: &str,
+    file: &DeclaredFile,
+) -> Option<&'static str> {
     if let Some(change) = evidence.changes.changes.iter().find(|change| change.path == path) {
         return match &change.after {
+            _ if is_of_boot(evidence.when, config, change) => None,
             None => Some("was removed after the site's recipe"),
             Some(after) if !has_content(after, &file.content) => Some("was changed after the site's recipe"),
             Some(after) if !has_rights(after, file) => {
