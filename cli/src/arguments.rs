@@ -70,7 +70,7 @@ pub(crate) enum Command {
         /// Certificate of the CA to trust, PEM
         #[arg(long, value_name = "FILE")]
         trust: PathBuf,
-        /// The CA's X.509 CRL, PEM
+        /// The CA's X.509 CRL, PEM, then those of CAs below it if any
         #[arg(long, value_name = "FILE")]
         crl: PathBuf,
         /// VO that the CA may vouch for
@@ -274,19 +274,19 @@ pub(crate) enum AnchorCommand {
         /// Certificate of the CA, PEM
         #[arg(long, value_name = "FILE")]
         ca: PathBuf,
-        /// The CA's X.509 CRL, PEM
+        /// The CA's X.509 CRL, PEM, then those of CAs below it if any
         #[arg(long, value_name = "FILE")]
         crl: PathBuf,
         /// VO that the CA may vouch for
         #[arg(long = "vo", value_name = "NAME", required = true)]
         vos: Vec<String>,
     },
-    /// Take a newer X.509 CRL of an anchor's CA
+    /// Take newer X.509 CRLs of an anchor's CA and of CAs below it
     #[command(after_help = "Example:\n  countersign anchor renew atlas --crl ca.crl.pem")]
     Renew {
         /// Name of the anchor in site.toml
         name: String,
-        /// The CA's X.509 CRL, PEM
+        /// The CA's X.509 CRL, PEM, then those of CAs below it if any
         #[arg(long, value_name = "FILE")]
         crl: PathBuf,
     },

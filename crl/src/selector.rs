@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | recipe | `recipe:<sha256>` | one recipe's content, by its recipe digest |
 //! | recipe version | `version:<vo>/<name>@<SemVer>` | whatever content a VO signed under that version |
-//! | signer key | `key:<sha256>` | every signature by a key, by the digest of its DER SubjectPublicKeyInfo |
+//! | key | `key:<sha256>` | every signature by a key, or below a CA's, by the digest of its DER SubjectPublicKeyInfo |
 //! | certificate | `certificate:<sha256>:<serial>` | one certificate, by the digest of its issuer's DER name and its serial |
 //! | base image | `base:<sha256>` | a base image, by the digest of its signed statement |
 //! | site recipe | `site-recipe:<sha256>` | a site's own recipe, by its recipe digest |
@@ -43,7 +43,7 @@ pub enum Kind {
     Recipe = 1,
     /// A recipe's name and version, whatever its content.
     Version = 2,
-    /// A key, and with it every signature it made.
+    /// A key, and with it every signature it made; of a CA, every signature below it.
     Key = 3,
     /// A certificate.
     Certificate = 4,
@@ -105,7 +105,7 @@ pub enum Selector {
         /// The version; its build metadata is ignored.
         version: semver::Version,
     },
-    /// A key, by the SHA-256 of its DER SubjectPublicKeyInfo.
+    /// A key, of a signer or of a CA above one, by the SHA-256 of its DER SubjectPublicKeyInfo.
     SignerKey(Sha256Digest),
     /// A certificate.
     Certificate {
@@ -136,12 +136,13 @@ impl Selector {
         }
     }
 
-    /// All that stands for a signer whose envelope was verified: its key, and each certificate that vouches for it.
+    /// All that stands for a signer whose envelope was verified: its key first, the keys of the CAs above it up to the
+    /// anchor, and each certificate that vouches for it.
     pub fn of_signer(signer: &VerifiedSigner) -> Vec<Self> {
         let certificate =
             |id: &CertificateId| Self::Certificate { issuer: id.issuer_sha256, serial: id.serial.clone() };
-        let key = Self::SignerKey(signer.spki_sha256());
-        std::iter::once(key).chain(signer.certificates().iter().map(certificate)).collect()
+        let keys = signer.keys().iter().copied().map(Self::SignerKey);
+        keys.chain(signer.certificates().iter().map(certificate)).collect()
     }
 
     /// The 32 bytes under which a list holds this selector (see the module's head).

@@ -304,9 +304,20 @@ fn chain(setpriv: &Path, uid: Option<u32>, bounds: &Bounds, parent: u32, program
         "--pdeathsig=KILL".into(),
         "--".into(),
     ]);
-    out.extend(["/bin/sh", "-c", IF_PARENT_LIVES, "sh", &parent.to_string()].map(OsString::from));
+    out.extend(if_parent_lives(parent));
     out.push(program.as_os_str().to_owned());
     out
+}
+
+fn if_parent_lives(parent: u32) -> [OsString; 5] {
+    ["/bin/sh", "-c", IF_PARENT_LIVES, "sh", &parent.to_string()].map(OsString::from)
+}
+
+/// A program that is not confined, and that the kernel kills when the thread that starts it ends.
+pub(crate) fn mortal(setpriv: &Path, program: &Path) -> Command {
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig=KILL", "--"]).args(if_parent_lives(std::process::id())).arg(program);
+    command
 }
 
 #[cfg(test)]

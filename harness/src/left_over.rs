@@ -72,8 +72,9 @@ fn processes_of(uid: u32) -> std::io::Result<Processes> {
         if !entry.metadata().is_ok_and(|about| about.uid() == uid) {
             continue;
         }
-        match std::fs::read_to_string(entry.path().join("stat")) {
-            Ok(stat) if is_zombie(&stat) => found.dead += 1,
+        // Its name is its own to choose, and need not be text.
+        match std::fs::read(entry.path().join("stat")) {
+            Ok(stat) if is_dead(&String::from_utf8_lossy(&stat)) => found.dead += 1,
             Ok(_) => found.living.push(pid),
             Err(_) => {}
         }
@@ -81,17 +82,65 @@ fn processes_of(uid: u32) -> std::io::Result<Processes> {
     Ok(found)
 }
 
-/// By the third field of proc(5)'s `stat`; the second, the name, is in parentheses and may hold any.
-fn is_zombie(stat: &str) -> bool {
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+/// Whether nothing of a process runs any more, by proc(5)'s `stat`. Its first thread may end alone: the state, which is that
+/// thread's, says `Z` then, and the others go on. The name is in parentheses and may hold any.
+fn is_dead(stat: &str) -> bool {
+    let Some((_, after_name)) = stat.rsplit_once(") ") else { return false };
+    let mut fields = after_name.split(' ');
+    // A dead process counts its first thread until its parent has waited for it.
+    fields.next() == Some("Z") && matches!(fields.nth(THREADS_AFTER_STATE), Some("0" | "1"))
 }
+
+/// Fields between the state, the third, and the number of threads, the twentieth.
+const THREADS_AFTER_STATE: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
     use crate::confinement::{Confinement, SameUser, UserLease, UserRange};
+
+    /// A line of `stat` as Linux 6 writes it, up to its 22nd field.
+    fn stat(name: &str, state: char, threads: u32) -> String {
+        format!("19660 ({name}) {state} 2 19660 13982 0 -1 4228356 75 0 0 0 0 0 0 0 20 0 {threads} 0 341245")
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_alone_is_not_dead() {
+        assert!(is_dead(&stat("qemu", 'Z', 1)));
+        assert!(!is_dead(&stat("qemu", 'Z', 2)));
+        assert!(!is_dead(&stat("qemu", 'S', 1)));
+        assert!(!is_dead(&stat("q) Z 2", 'R', 1)), "the name is its own to choose");
+        assert!(is_dead(&stat("q) R 2", 'Z', 1)));
+        for cut in ["", "19660", "19660 (qemu) ", "19660 (qemu) Z", "19660 (qemu) Z 2 19660"] {
+            assert!(!is_dead(cut), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_whose_name_is_no_text_is_found() {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test needs root: it starts a process of another user"
+        );
+        let mut child = Command::new("setpriv")
+            .args(["--reuid=61978", "--clear-groups", "sh", "-c", "printf '\\377' >/proc/self/comm; read x"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let name = format!("/proc/{}/comm", child.id());
+        let start = Instant::now();
+        while std::fs::read(&name).unwrap() != b"\xff\n" {
+            assert!(start.elapsed() < SWEEP_TIME);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let found = processes_of(61_978).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.living.contains(&pid));
+    }
 
     #[test]
     fn what_a_killed_process_left_running_is_ended_and_buried_before_its_user_is_used_again() {

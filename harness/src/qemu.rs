@@ -2,11 +2,12 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::confinement::mortal;
 use crate::error::{HarnessError, is_full};
 
 /// The oldest QEMU that works: `file:` migration and `mapped-ram` came with it.
@@ -32,13 +33,9 @@ impl Qemu {
     /// [`HarnessError::NoQemu`] says what is missing or too old, and what is wanted.
     pub fn find() -> Result<Self, HarnessError> {
         let program = look_up(PROGRAM, WANTED)?;
-        let version = version_of(&program, VERSION_TIME)?;
-        Ok(Self {
-            program,
-            version,
-            setpriv: look_up("setpriv", "util-linux 2.33 or later")?,
-            prlimit: look_up("prlimit", "util-linux")?,
-        })
+        let setpriv = look_up("setpriv", "util-linux 2.33 or later")?;
+        let version = version_of(&setpriv, &program, VERSION_TIME)?;
+        Ok(Self { program, version, setpriv, prlimit: look_up("prlimit", "util-linux")? })
     }
 }
 
@@ -59,9 +56,9 @@ const VERSION_TIME: Duration = Duration::from_secs(20);
 /// What is read of it, in bytes.
 const MAX_VERSION: usize = 4096;
 
-fn version_of(program: &Path, time: Duration) -> Result<String, HarnessError> {
+fn version_of(setpriv: &Path, program: &Path, time: Duration) -> Result<String, HarnessError> {
     let missing = |reason: String| HarnessError::NoQemu { program: PROGRAM, wanted: WANTED, reason };
-    let text = first_words(program, time).map_err(|error| match is_full(&error) {
+    let text = first_words(setpriv, program, time).map_err(|error| match is_full(&error) {
         true => HarnessError::process("ask QEMU for its version", error),
         false => missing(format!("{} cannot be asked: {error}", program.display())),
     })?;
@@ -75,9 +72,9 @@ fn version_of(program: &Path, time: Duration) -> Result<String, HarnessError> {
     }
 }
 
-/// What `program --version` says; then it is ended, if it has not.
-fn first_words(program: &Path, time: Duration) -> io::Result<String> {
-    let mut child = Command::new(program)
+/// What `program --version` says; then it is ended, if it has not. It may hang, and must not outlive us if we are killed.
+fn first_words(setpriv: &Path, program: &Path, time: Duration) -> io::Result<String> {
+    let mut child = mortal(setpriv, program)
         .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -127,6 +124,8 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -141,16 +140,24 @@ mod tests {
         assert_eq!(parse_version("bash: not found"), None);
     }
 
-    fn said_by(script: &str) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("qemu");
+    fn setpriv() -> PathBuf {
+        look_up("setpriv", "util-linux 2.33 or later").unwrap()
+    }
+
+    fn written(folder: &Path, script: &str) -> PathBuf {
+        let program = folder.join("qemu");
         // By another process: a program that we hold open for writing, even in a fork of another thread, cannot be started.
         let written = Command::new("sh")
             .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$2\" && chmod 700 \"$2\"", "sh", script])
             .arg(&program)
             .status();
         assert!(written.unwrap().success());
-        match version_of(&program, Duration::from_secs(1)) {
+        program
+    }
+
+    fn said_by(script: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        match version_of(&setpriv(), &written(folder.path(), script), Duration::from_secs(3)) {
             Ok(version) => version,
             Err(error) => {
                 assert_eq!(error.code(), recipe_spec::Code::NoQemu);
@@ -169,7 +176,15 @@ mod tests {
         assert!(said_by("exec sleep 600").contains("timed out"));
         let missing = look_up("qemu-that-nobody-has", WANTED).unwrap_err();
         assert_eq!(missing.code(), recipe_spec::Code::NoQemu);
-        let gone = version_of(Path::new("/nonexistent/qemu"), VERSION_TIME).unwrap_err();
+        let gone = version_of(&setpriv(), Path::new("/nonexistent/qemu"), VERSION_TIME).unwrap_err();
         assert_eq!(gone.code(), recipe_spec::Code::NoQemu);
+    }
+
+    #[test]
+    fn who_is_asked_for_its_version_dies_with_us() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = written(folder.path(), "exec setpriv --dump");
+        let said = first_words(&setpriv(), &program, VERSION_TIME).unwrap();
+        assert!(said.lines().any(|line| line == "Parent death signal: KILL"), "{said}");
     }
 }

@@ -148,6 +148,11 @@ impl CertificateCrl {
         &self.issuer
     }
 
+    /// SHA-256 of the issuer's name in DER, as [`Certificate::issuer_sha256`].
+    pub fn issuer_sha256(&self) -> Sha256Digest {
+        Sha256Digest::of(&self.issuer_der)
+    }
+
     /// The CRL number in decimal (RFC 5280 §5.2.3: up to 20 octets).
     pub fn number(&self) -> &str {
         &self.number

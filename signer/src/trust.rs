@@ -114,6 +114,7 @@ pub struct VerifiedSigner {
     subject: String,
     vo: Option<VoName>,
     not_after: Timestamp,
+    keys: Vec<Sha256Digest>,
     certificates: Vec<CertificateId>,
     crls: Vec<CheckedCrl>,
 }
@@ -142,6 +143,12 @@ impl VerifiedSigner {
     /// The certificate's serial number, big-endian, without leading zeros.
     pub fn serial(&self) -> &[u8] {
         self.certificates.first().map(|leaf| leaf.serial.as_slice()).unwrap_or_default()
+    }
+
+    /// SHA-256 of the SPKI of each key that this rests on: the leaf's, those of the CAs above it, the anchor's last. Whoever
+    /// has one of them can sign as this signer, so a recipe CRL can revoke each.
+    pub fn keys(&self) -> &[Sha256Digest] {
+        &self.keys
     }
 
     /// The certificates on the path below the anchor, the leaf first: what a recipe CRL can revoke.
@@ -231,7 +238,7 @@ fn recipe_signer(
         })?;
     let crls = path::verify(chain, anchor.authority(), moments)?;
     let vo = anchor.vo_of(leaf)?;
-    Ok(verified_signer(signature, Some(vo), &crls))
+    Ok(verified_signer(signature, anchor.certificate(), Some(vo), &crls))
 }
 
 fn site_key(
@@ -257,15 +264,18 @@ fn site_key(
         });
     }
     let crls = path::verify(chain, pins.authority(), moments)?;
-    Ok(verified_signer(signature, None, &crls))
+    Ok(verified_signer(signature, pins.ca(), None, &crls))
 }
 
 fn verified_signer(
     signature: &EnvelopeSignature,
+    anchor: &Certificate,
     vo: Option<VoName>,
     crls: &[&CertificateCrl],
 ) -> VerifiedSigner {
-    let leaf = signature.chain().leaf();
+    let chain = signature.chain();
+    let leaf = chain.leaf();
+    let key = |certificate: &Certificate| certificate.public_key().spki_sha256();
     let id = |certificate: &Certificate| CertificateId {
         issuer_sha256: certificate.issuer_sha256(),
         serial: certificate.serial().to_vec(),
@@ -280,7 +290,8 @@ fn verified_signer(
         subject: leaf.subject().to_owned(),
         vo,
         not_after: leaf.not_after(),
-        certificates: signature.chain().certificates().map(id).collect(),
+        keys: chain.certificates().chain([anchor]).map(key).collect(),
+        certificates: chain.certificates().map(id).collect(),
         crls: crls.iter().map(checked).collect(),
     }
 }

@@ -38,7 +38,8 @@ impl NotRevoked {
     }
 }
 
-/// Everything about a recipe itself that can be revoked: its content, its version, its signers' keys and certificates.
+/// Everything about a recipe itself that can be revoked: its content, its version, its signer's key and certificate, and
+/// those of the CAs above.
 pub(super) fn selectors_of(verified: &VerifiedRecipe) -> Vec<Selector> {
     let recipe = verified.recipe();
     let info = &recipe.manifest().recipe;

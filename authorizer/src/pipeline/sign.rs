@@ -225,8 +225,8 @@ impl Signed {
         format!("valid until {}", self.not_after)
     }
 
-    /// Moves the layers into the site's store, notes the version as authorized, and commits everything to the site's
-    /// repository. The commit is the moment from which the authorization exists.
+    /// Writes everything into the site's repository, moves the layers into its store, notes the version as authorized, and
+    /// commits. The commit is the moment from which the authorization exists.
     pub(super) fn publish(self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<Authorized, Stopped> {
         // What no deployment would accept (an expired countersigner, say) is not published.
         let statement = Authorization::verify(&self.file, site.pins(), site.id(), now)?;
@@ -255,12 +255,13 @@ impl Signed {
     fn commit(&self, site: &Site, lock: &SiteLock, now: Timestamp) -> Result<String, Stopped> {
         let recipe = self.tested.sealed.scanned.recipe();
         let info = &recipe.manifest().recipe;
+        // What cannot be published leaves no trace: once the ledger has it, lower versions are refused for ever.
+        let staged = publication::stage(lock, &self.files()?)?;
         layers::keep(&self.tested.sealed.layers, &self.tested.template, site, lock)?;
         let mut ledger = Ledger::open(&site.layout().ledger())?;
-        // First the ledger: a crash in between leaves the stricter state.
+        // The ledger before the commit: a crash in between leaves the stricter state.
         ledger.record_authorized(&info.name, &info.version, recipe.digest(), now)?;
-        let files = self.files()?;
-        let commit = publication::publish(lock, &info.name, &info.version, &files, &self.message(), now)?;
+        let commit = staged.publish(lock, &info.name, &info.version, &self.message(), now)?;
         // It is published: what cannot be recorded now, the next run finds in the repository.
         let _ = ledger.record_published(&info.name, &info.version, recipe.digest(), &commit, now);
         Ok(commit)

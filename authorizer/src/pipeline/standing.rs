@@ -10,7 +10,7 @@ use crl::Selector;
 use harness::artifact::check_layer;
 use harness::{Pinned, Qemu, Template};
 use recipe_spec::statement::DigestSet;
-use recipe_spec::{Code, RecipePath, Sha256Digest, Timestamp};
+use recipe_spec::{Code, Sha256Digest, Timestamp};
 use signer::verify_signed_recipe_at;
 
 use super::build::layer_keys;
@@ -22,7 +22,7 @@ use crate::authorization::{Authorization, VerifiedAuthorization};
 use crate::base::VerifiedBase;
 use crate::machines;
 use crate::publication::{
-    self, AUTHORIZATION_FILE, PublicationError, Published, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
+    self, AUTHORIZATION_FILE, PublicationError, Published, PublishedPath, RECIPE_ENVELOPE_FILE, RECIPE_FOLDER,
 };
 use crate::site::{Layout, Site};
 use crate::stopped::Stopped;
@@ -154,8 +154,9 @@ fn other_submission(
         return Some("it was made for another signature");
     }
     let payload = verified.recipe().payload();
-    let beneath =
-        |path: &RecipePath| path.as_str().strip_prefix(RECIPE_FOLDER)?.strip_prefix('/').map(str::to_owned);
+    let beneath = |path: &PublishedPath| {
+        path.as_str().strip_prefix(RECIPE_FOLDER)?.strip_prefix('/').map(str::to_owned)
+    };
     let published = published.files.iter().filter_map(|(path, file)| Some((beneath(path)?, file)));
     let intact = published.eq(payload.iter().map(|(path, file)| (path.to_string(), file)));
     (!intact).then_some("the published recipe is damaged")

@@ -4,6 +4,8 @@
 //! A reader sees the old commit or the new one and nothing between, because objects come first and the reference
 //! moves last, from the value that was expected. A kill leaves objects that nothing names.
 
+mod path;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,13 +15,15 @@ use git2::{
     Tree, TreeBuilder,
 };
 use recipe_spec::payload::PayloadFile;
-use recipe_spec::{Code, RecipeName, RecipePath, Sha256Digest, Timestamp};
+use recipe_spec::{Code, RecipeName, Sha256Digest, Timestamp};
 use semver::Version;
 
 use crate::authorization;
 use crate::regular_file;
 use crate::site::{Layout, SiteLock};
 use crate::stopped::git_is_full;
+
+pub use path::PublishedPath;
 
 /// The authorization itself, within its version's folder.
 pub const AUTHORIZATION_FILE: &str = "authorization.intoto.jsonl";
@@ -48,7 +52,7 @@ const SMALL: u64 = 16 << 20;
 const ENTRIES: usize = 100_000;
 
 /// The files of one version, by path within its folder.
-pub type Files = BTreeMap<RecipePath, PayloadFile>;
+pub type Files = BTreeMap<PublishedPath, PayloadFile>;
 
 /// What was published of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub struct Published {
 impl Published {
     /// The bytes of a file, given as text.
     pub fn file(&self, path: &str) -> Option<&[u8]> {
-        let path: RecipePath = path.parse().ok()?;
+        let path: PublishedPath = path.parse().ok()?;
         self.files.get(&path).map(|file| file.bytes.as_slice())
     }
 }
@@ -168,6 +172,31 @@ pub fn publish(
     message: &str,
     now: Timestamp,
 ) -> Result<String, PublicationError> {
+    stage(lock, files)?.publish(lock, name, version, message, now)
+}
+
+/// Files that lie in the repository, and nothing there names them yet.
+pub(crate) struct Staged {
+    shelf: Shelf,
+    folder: Oid,
+}
+
+impl Staged {
+    /// Publishes them as [`publish`] does.
+    pub(crate) fn publish(
+        &self,
+        _lock: &SiteLock,
+        name: &RecipeName,
+        version: &Version,
+        message: &str,
+        now: Timestamp,
+    ) -> Result<String, PublicationError> {
+        self.shelf.publish(name, version, self.folder, message, now)
+    }
+}
+
+/// Writes the files of one version: what cannot be published is refused here, before anybody notes that it will be.
+pub(crate) fn stage(lock: &SiteLock, files: &Files) -> Result<Staged, PublicationError> {
     if files.len() > FILES {
         return Err(PublicationError::TooLarge { limit: FILES, unit: "files" });
     }
@@ -176,7 +205,9 @@ pub fn publish(
     }
     let shelf = Shelf::open(&lock.authorizations())?;
     shelf.sweep();
-    shelf.publish(name, version, files, message, now)
+    let files: Vec<_> = files.iter().map(|(path, file)| (path.as_str(), file)).collect();
+    let folder = shelf.write_folder(&files).map_err(|error| shelf.git(error))?;
+    Ok(Staged { shelf, folder })
 }
 
 /// The files of a version: the one named, else the highest by precedence (SemVer §11).
@@ -300,7 +331,7 @@ impl Shelf {
         &self,
         name: &RecipeName,
         version: &Version,
-        files: &Files,
+        folder: Oid,
         message: &str,
         now: Timestamp,
     ) -> Result<String, PublicationError> {
@@ -308,8 +339,6 @@ impl Shelf {
         let write = || -> Result<Oid, git2::Error> {
             let parent = tip.map(|id| self.repository.find_commit(id)).transpose()?;
             let root = parent.as_ref().map(git2::Commit::tree).transpose()?;
-            let folder = self
-                .write_folder(&files.iter().map(|(path, file)| (path.as_str(), file)).collect::<Vec<_>>())?;
             let version = version.to_string();
             let tree = self.graft(root.as_ref(), &[name.vo(), name.name(), &version], folder)?;
             let time = Time::new(now.unix(), 0);
@@ -468,7 +497,7 @@ impl Shelf {
         let odb = self.repository.odb().map_err(|error| self.git(error))?;
         for entry in tree {
             let name = entry.name().map_err(|_| self.damaged("a name is not UTF-8"))?;
-            let path: RecipePath =
+            let path: PublishedPath =
                 format!("{prefix}{name}").parse().map_err(|error| self.damaged(format!("{error}")))?;
             match (entry.kind(), entry.filemode()) {
                 (Some(ObjectType::Tree), _) => {

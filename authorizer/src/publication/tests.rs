@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use recipe_spec::Limits;
+
 use super::*;
 use crate::site::Layout;
 
@@ -148,6 +150,48 @@ fn too_much_is_refused_before_anything_is_written() {
     let many: Vec<_> = many.iter().map(|path| (path.as_str(), "")).collect();
     assert!(matches!(fixture.publish("1.0.0", &many), Err(PublicationError::TooLarge { .. })));
     assert_eq!(list(&fixture.path()).unwrap(), []);
+}
+
+#[test]
+fn the_deepest_and_the_longest_path_of_a_recipe_can_be_published() {
+    let limits = Limits::STANDARD;
+    let deepest = format!("recipe/{}f", "d/".repeat(limits.path_depth - 1));
+    let longest = format!("recipe/{}", ["x".repeat(170), "y".repeat(170), "z".repeat(170)].join("/"));
+    assert_eq!(longest.len(), "recipe/".len() + limits.path_bytes);
+    let files = [(AUTHORIZATION_FILE, "{}\n"), (deepest.as_str(), "d"), (longest.as_str(), "l")];
+    let fixture = Fixture::new();
+    fixture.publish("1.4.0", &files).unwrap();
+    let published = fixture.lookup(None).unwrap();
+    assert_eq!(published.files, contents(&files));
+    assert_eq!(published.file(&deepest), Some(&b"d"[..]));
+    for wrong in [
+        deepest.replace("recipe/", "recipe/d/"),
+        format!("{longest}z"),
+        deepest.replace("recipe/", "evidence/"),
+        "recipe/".to_owned(),
+        "recipe//f".to_owned(),
+        "recipe/../f".to_owned(),
+        "../recipe/f".to_owned(),
+    ] {
+        assert!(wrong.parse::<PublishedPath>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_staged_is_not_published_yet_and_what_git_refuses_is_not_even_staged() {
+    let fixture = Fixture::new();
+    let first = fixture.publish("1.4.0", FILES).unwrap();
+    let staged = stage(&fixture.lock, &contents(&[(AUTHORIZATION_FILE, "b")])).unwrap();
+    assert_eq!(fixture.lookup(None).unwrap().commit, first);
+    // A name that means `.git` on some file systems: the path is right, and git takes it into no folder.
+    let refused = stage(&fixture.lock, &contents(&[("recipe/files/git~1", "x")]));
+    assert!(matches!(refused.err(), Some(PublicationError::Git { .. })));
+    let now = Timestamp::from_unix(1_795_395_723);
+    let commit =
+        staged.publish(&fixture.lock, &fixture.name, &Version::new(1, 5, 0), "authorize", now).unwrap();
+    let published = fixture.lookup(None).unwrap();
+    assert_eq!((published.commit, published.version), (commit, Version::new(1, 5, 0)));
+    assert_eq!(published.files, contents(&[(AUTHORIZATION_FILE, "b")]));
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn trust_store(layout: &Layout, anchors: Vec<Anchor>, pins: &SitePins) -> Result
 }
 
 /// The PEM blocks of a text, each with its label lines.
-fn pem_blocks(text: &str) -> Vec<String> {
+pub fn pem_blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block = String::new();
     for line in text.lines() {
@@ -330,7 +330,7 @@ pub enum SiteError {
         /// What is wrong with them.
         source: Box<SignerError>,
     },
-    /// A CRL that is not the anchor's, or an older one.
+    /// A CRL that is not the anchor's, is not in force, or is older than the one it would replace.
     #[error("the CRL {what}")]
     OtherCrl {
         /// How it does not fit.

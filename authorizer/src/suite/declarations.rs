@@ -17,8 +17,13 @@ pub(super) enum By {
 
 impl DeclaredFile {
     /// What the site makes of nothing: root's, for all to read.
-    pub(super) const SITES: Self =
-        Self { by: By::Site, content: Content::Link(String::new()), mode: DEFAULT_MODE, root: (true, true) };
+    pub(super) const SITES: Self = Self {
+        by: By::Site,
+        content: Content::Link(String::new()),
+        mode: DEFAULT_MODE,
+        root: (true, true),
+        shown: true,
+    };
 }
 
 /// A user as a `user` step has it.
@@ -40,6 +45,8 @@ pub struct Declarations {
     pub(super) expected_users: BTreeSet<String>,
     /// Units that `service` steps enable, with suffix.
     pub(super) enabled: BTreeMap<String, By>,
+    /// Units that `service` steps disable, with suffix.
+    pub(super) disabled: BTreeSet<String>,
     /// Ports that the recipe under test opens, in its order.
     pub(super) vo_listen: Vec<Listen>,
     files: BTreeMap<String, DeclaredFile>,
@@ -56,6 +63,8 @@ pub(super) struct DeclaredFile {
     pub(super) mode: u32,
     /// Whether owner and group are root's: of other names a host knows no number.
     pub(super) root: (bool, bool),
+    /// Whether the recipe holds the content, so that it was scanned; a download's it only names.
+    pub(super) shown: bool,
 }
 
 /// What lies at a path.
@@ -74,9 +83,15 @@ pub(super) enum Standing {
     Declared(By),
     /// Declared with other content: something changed it.
     Different,
+    /// Declared by the recipe under test, which does not hold the content: it was downloaded, or lies behind a link.
+    Unseen,
     /// Nobody declared it.
     Undeclared,
 }
+
+/// What is wrong with a file that is [`Standing::Unseen`].
+pub(super) const UNSEEN: &str =
+    "holds what the recipe does not show: it was downloaded, or lies behind a link";
 
 impl Declarations {
     /// Collects what the recipes declare, in the order in which they are applied.
@@ -106,18 +121,24 @@ impl Declarations {
                         let content = Content::Bytes(Sha256Digest::of(bytes));
                         let mode = file.mode.map_or(DEFAULT_MODE, Mode::bits);
                         let root = (is_root(file.owner.as_ref()), is_root(file.group.as_ref()));
-                        self.files.insert(file.path.to_string(), DeclaredFile { by, content, mode, root });
+                        self.files.insert(
+                            file.path.to_string(),
+                            DeclaredFile { by, content, mode, root, shown: true },
+                        );
                     }
                 }
                 StepKind::Download(download) => {
                     let content = Content::Bytes(download.sha256);
                     let mode = download.mode.map_or(DEFAULT_MODE, Mode::bits);
                     let root = (is_root(download.owner.as_ref()), is_root(download.group.as_ref()));
-                    self.files.insert(download.path.to_string(), DeclaredFile { by, content, mode, root });
+                    self.files.insert(
+                        download.path.to_string(),
+                        DeclaredFile { by, content, mode, root, shown: false },
+                    );
                 }
                 StepKind::Link(link) => {
                     let content = Content::Link(link.target.clone());
-                    let file = DeclaredFile { by, content, mode: 0, root: (true, true) };
+                    let file = DeclaredFile { by, content, mode: 0, root: (true, true), shown: true };
                     self.files.insert(link.path.to_string(), file);
                 }
                 StepKind::Directory(directory) if !is_root(directory.owner.as_ref()) => {
@@ -135,10 +156,12 @@ impl Declarations {
                 }
                 StepKind::Service(service) => match service.enabled {
                     Some(true) => {
+                        self.disabled.remove(&unit_name(&service.name));
                         self.enabled.insert(unit_name(&service.name), by);
                     }
                     Some(false) => {
                         self.enabled.remove(&unit_name(&service.name));
+                        self.disabled.insert(unit_name(&service.name));
                     }
                     None => {}
                 },
@@ -155,7 +178,11 @@ impl Declarations {
             (Content::Bytes(digest), None) => sha256 == Some(digest.to_hex().as_str()),
             (Content::Link(_), None) | (Content::Bytes(_), Some(_)) => false,
         };
-        if as_said { Standing::Declared(file.by) } else { Standing::Different }
+        match as_said {
+            true if file.shown || file.by == By::Site => Standing::Declared(file.by),
+            true => Standing::Unseen,
+            false => Standing::Different,
+        }
     }
 
     /// Whether a step gives this file or folder to another than root.

@@ -17,7 +17,7 @@ mod fixture;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use disk::Comparison;
+use disk::{Change, Comparison, Kind};
 use guest::facts::Facts;
 use recipe_spec::Recipe;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,7 @@ pub use pattern::{Pattern, PatternError};
 use checks::{CHECKS, Check, Sees};
 
 use complaints::Complaints;
+use declarations::{By, Standing};
 
 /// Longest content that is read of a file which the site's recipes make, in bytes.
 const MAX_CONTENT: u64 = 1 << 20;
@@ -46,6 +47,7 @@ pub fn contents_wanted(vo: &Recipe, site: &[&Recipe], config: &SuiteConfig) -> B
     let rendered = config.rendered.iter().map(|rendered| rendered.path.as_str());
     let mut wanted: BTreeMap<_, _> =
         made.chain(rendered).map(|path| (path.to_owned(), MAX_CONTENT)).collect();
+    wanted.extend(checks::users::SUBORDINATE.map(|path| (path.to_owned(), MAX_CONTENT)));
     wanted.insert(checks::loader_cache::PATH.to_owned(), checks::loader_cache::MAX_BYTES);
     wanted
 }
@@ -209,6 +211,52 @@ struct Evidence<'a> {
     base: &'a Facts,
     base_paths: &'a [String],
     declared: &'a Declarations,
+}
+
+impl Evidence<'_> {
+    /// How a file with this digest (or this link's target) stands to what is declared. A link is as good as what it leads to.
+    fn standing(&self, path: &str, sha256: Option<&str>, link: Option<&str>) -> Standing {
+        match (self.declared.standing(path, sha256, link), link) {
+            (Standing::Declared(By::Vo), Some(target)) if !self.leads_to_known(path, target) => {
+                Standing::Unseen
+            }
+            (standing, _) => standing,
+        }
+    }
+
+    /// Whether a link at `path` leads to what the base has there, or to a file that the recipes hold.
+    fn leads_to_known(&self, path: &str, target: &str) -> bool {
+        let Some(target) = resolved(path, target) else { return false };
+        let changes = &self.changes.changes;
+        match changes.iter().find(|change| change.path == target) {
+            _ if target == "/dev/null" => true,
+            None => {
+                self.base_paths.contains(&target)
+                    && !changes.iter().any(|change| pattern::is_below(&change.path, &target))
+            }
+            Some(Change { after: Some(after), .. }) if after.kind == Kind::File => {
+                let digest = after.sha256.map(|digest| digest.to_hex());
+                let standing = self.declared.standing(&target, digest.as_deref(), None);
+                matches!(standing, Standing::Declared(_))
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// Where a link leads by its text, with the folders that the base has as links into `/usr`.
+fn resolved(path: &str, target: &str) -> Option<String> {
+    let folder = if target.starts_with('/') { "" } else { path.rsplit_once('/')?.0 };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(target.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let merged = matches!(parts.first(), Some(&"bin" | &"sbin" | &"lib" | &"lib64"));
+    Some(format!("{}/{}", if merged { "/usr" } else { "" }, parts.join("/")))
 }
 
 #[cfg(test)]

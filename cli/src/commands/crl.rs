@@ -65,6 +65,11 @@ pub(crate) fn revoke(
             "this is the key that signs the recipe CRL, and no list can revoke its own issuer: replace its digest in [pins] crl_issuer of site.toml",
         ));
     }
+    if matches!(&selector, Selector::SignerKey(key) if site.pins().ca().public_key().spki_sha256() == *key) {
+        return Err(Problem::usage(
+            "this is the key of the site's own CA, on which all that the site signs rests, this list too: give the site another CA instead",
+        ));
+    }
     let issuer = site::signer(&site, Role::CrlIssuer, passphrase)?;
     let list = extend(&site, &lock, Change::Revoke(&selector, reason), &issuer, now)?;
     // An earlier revocation keeps its reason and date: say what the list says.

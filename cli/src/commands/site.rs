@@ -8,7 +8,8 @@ use std::time::Duration;
 use authorizer::regular_file;
 use authorizer::site::apt::{debian_mirrors, host_sources};
 use authorizer::site::{
-    InitOptions, KeyProtection, Layout, Site, SiteError, SiteLock, TrustLock, add_vo, renew_anchor_crl,
+    InitOptions, KeyProtection, Layout, Site, SiteError, SiteLock, TrustLock, add_vo, pem_blocks,
+    renew_anchor_crl,
 };
 use recipe_spec::{Code, Timestamp, VoName};
 use serde_json::json;
@@ -117,7 +118,8 @@ pub(crate) fn anchor(
         }
         AnchorCommand::Renew { name, crl } => {
             let name: VoName = name.parse().map_err(Problem::usage)?;
-            renew_anchor_crl(&lock, &name, &read_text(crl, "the CA's CRL")?).map_err(named_wrongly)?;
+            let crl_pem = read_text(crl, "the CA's CRL")?;
+            renew_anchor_crl(&lock, &name, &crl_pem, now).map_err(named_wrongly)?;
             Ok(Answer::new(format!("took the newer CRL of {name}"), json!({"anchor": name})))
         }
     }
@@ -158,8 +160,11 @@ fn added(anchor: &Anchor, vos: &[String], now: Timestamp) -> Answer {
 /// A CA from files on the command line, trusted for the recipes of `vos`.
 pub(crate) fn trust_anchor(name: &str, ca: &Path, crl: &Path, vos: &[String]) -> Result<Anchor, Problem> {
     let certificate_pem = read_text(ca, "the CA's certificate")?;
-    let crl_pem = read_text(crl, "the CA's CRL")?;
-    Anchor::new(name, &certificate_pem, &[crl_pem.as_str()], vo_names(vos)?)
+    let crls = pem_blocks(&read_text(crl, "the CA's CRL")?);
+    if crls.is_empty() {
+        return Err(Problem::usage(format!("{}: there is no X.509 CRL in PEM in it", crl.display())));
+    }
+    Anchor::new(name, &certificate_pem, &crls, vo_names(vos)?)
         .map_err(|error| Problem::usage(format!("{} and {}: {error}", ca.display(), crl.display())))
 }
 

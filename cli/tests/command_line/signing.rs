@@ -3,7 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use signer::{SecretKey, ca};
 
+use crate::attack::now;
+use crate::minted::DAY;
 use crate::world::{BACKDOOR, FETCH_AND_RUN, WEB, World};
 
 const VERIFY: &str = "verify web --trust ca/ca.cert.pem --crl ca/ca.crl.pem --vo atlas";
@@ -117,6 +120,41 @@ fn a_revoked_certificate_is_refused() {
     let world = signed();
     world.run("ca crl ca --revoke alice.cert.pem").done();
     world.json_ended(1, "CERT_REVOKED", VERIFY);
+}
+
+#[test]
+fn a_signer_below_another_ca_counts_with_the_lists_of_both() {
+    let world = World::with_vo();
+    let secret = |path: &str| SecretKey::from_pem(&world.read(path), None).unwrap();
+    let valid = (now(), now().plus_seconds(DAY));
+    let subject = |name: &str| ca::Subject { organisation: "atlas".into(), common_name: name.into() };
+    let (root, root_pem) = (secret("ca/ca.key.pem"), world.read("ca/ca.cert.pem"));
+    let middle = SecretKey::generate().unwrap();
+    let middle_pem = ca::issue_ca(&root, &root_pem, &subject("Issuing"), &middle.public(), valid).unwrap();
+    let alice = secret("alice.key.pem").public();
+    let leaf_pem = ca::issue(&middle, &middle_pem, &subject("Alice"), &alice, valid).unwrap();
+    world.write("chain.pem", &(leaf_pem + &middle_pem));
+    let of_middle = ca::crl(&middle, &middle_pem, &[], 5, valid.0, valid.1).unwrap();
+    world.write("both.crl.pem", &(world.read("ca/ca.crl.pem") + &of_middle));
+    world.run("sign web --key alice.key.pem --cert chain.pem").done();
+
+    world.json_ended(1, "CRL_MISSING", VERIFY);
+    let verified = world.json("verify web --trust ca/ca.cert.pem --crl both.crl.pem --vo atlas");
+    assert_eq!(verified["signers"][0]["vo"], "atlas");
+    world.write("none.crl.pem", "no PEM\n");
+    world.run("verify web --trust ca/ca.cert.pem --crl none.crl.pem --vo atlas").usage();
+
+    world.write("site-recipes/suites/baseline.toml", "");
+    world.run("init site --id example-site --site-recipes site-recipes --no-passphrase").done();
+    world.run("--site site anchor add atlas --ca ca/ca.cert.pem --crl both.crl.pem --vo atlas").done();
+    assert_eq!(world.read("site/anchors/atlas.crl.pem"), world.read("both.crl.pem"));
+    let lost = world.run("--site site anchor renew atlas --crl ca/ca.crl.pem").usage();
+    assert!(lost.stderr.contains("newest list of each CA in one file"), "{}", lost.stderr);
+    let older = ca::crl(&middle, &middle_pem, &[], 4, valid.0, valid.1).unwrap();
+    world.write("older.crl.pem", &(world.read("ca/ca.crl.pem") + &older));
+    world.run("--site site anchor renew atlas --crl older.crl.pem").usage();
+    assert_eq!(world.read("site/anchors/atlas.crl.pem"), world.read("both.crl.pem"));
+    world.run("--site site anchor renew atlas --crl both.crl.pem").done();
 }
 
 #[test]

@@ -134,6 +134,24 @@ fn the_crl_of_a_vos_ca_missing_expired_or_damaged_and_renewed() {
 }
 
 #[test]
+fn a_revoked_key_of_a_ca_refuses_all_below_it() {
+    let attack = attack();
+    let minted = &attack.minted;
+    attack.recipe("web", &minted.recipe, &minted.envelope());
+    attack.commit();
+    change_a_byte(&minted.layout().bases().join("debian-12/vmlinuz"));
+    attack.refused("BASE_MISMATCH", "authorize recipes --path web");
+    let key = format!("key:{}", minted.vo.key.public().spki_sha256());
+    assert_eq!(attack.run(&format!("revoke {key} --reason cACompromise")).status, 0);
+    let refused = attack.refused("REVOKED", "authorize recipes --path web");
+    assert!(refused["message"].to_string().contains(&key), "{refused}");
+    // On the site's own CA its lists rest as well.
+    let pem = std::fs::read_to_string(minted.layout().ca_certificate()).unwrap();
+    let own = signer::Certificate::from_pem(&pem).unwrap().public_key().spki_sha256();
+    assert_eq!(attack.run(&format!("revoke key:{own}")).status, 2);
+}
+
+#[test]
 fn a_version_keeps_its_content_and_does_not_go_back() {
     let attack = attack();
     let minted = &attack.minted;

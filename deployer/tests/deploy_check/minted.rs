@@ -33,7 +33,7 @@ pub(crate) fn template_record() -> Record {
     Record {
         shape: Shape {
             qemu: Qemu::find().unwrap().version,
-            protocol: 2,
+            protocol: 3,
             machine: "q35".into(),
             cpu: "qemu64".into(),
             accelerator: Accelerator::Tcg,

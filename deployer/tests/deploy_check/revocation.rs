@@ -20,6 +20,8 @@ fn whatever_an_authorization_rests_on_can_be_revoked() {
             format!("key:{}", minted.signer.spki_sha256()),
             format!("key:{}", minted.site_secret(Role::Countersigner).public().spki_sha256()),
             format!("key:{}", minted.site_secret(Role::BaseSigner).public().spki_sha256()),
+            format!("key:{}", minted.vo.key.public().spki_sha256()),
+            format!("key:{}", minted.open().pins().ca().public_key().spki_sha256()),
             format!("base:{}", minted.base_digest()),
             format!("site-recipe:{}", Sha256Digest::of(b"site recipe")),
             format!("authorization:{}", Sha256Digest::of(statement.payload_untrusted())),

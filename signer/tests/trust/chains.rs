@@ -293,6 +293,26 @@ fn every_ca_on_the_path_needs_its_crl_and_may_be_revoked() {
     assert!(matches!(refused, Err(ca::CaError::PathLength { .. })));
 }
 
+#[test]
+fn a_signature_rests_on_every_key_up_to_the_anchor() {
+    let root = authority("atlas");
+    let middle = SecretKey::generate().unwrap();
+    let who = subject("atlas", "Issuing CA");
+    let middle_pem =
+        ca::issue_ca(&root.key, &root.certificate_pem, &who, &middle.public(), days(-50, 500)).unwrap();
+    let middle_crl = ca::crl(&middle, &middle_pem, &[], 1, days(-50, 0).0, days(0, 30).1).unwrap();
+    let key = SecretKey::generate().unwrap();
+    let leaf_pem =
+        ca::issue(&middle, &middle_pem, &subject("atlas", "Release"), &key.public(), days(-10, 100)).unwrap();
+    let expected = [&key, &middle, &root.key].map(|key| key.public().spki_sha256());
+    let chain = Chain::from_pem(&format!("{leaf_pem}{middle_pem}")).unwrap();
+    let envelope =
+        signed(&recipe("atlas/web", "hello"), &Signer::new(Role::RecipeSigner, key, chain).unwrap());
+    let store = store_with(&root.certificate_pem, &[&root.crl_pem, &middle_crl]);
+    let verified = verify_recipe(&envelope, &store, now()).unwrap();
+    assert_eq!(verified.signers()[0].keys(), expected);
+}
+
 /// webpki's own findings count too: a path length that is exceeded is seen by it alone.
 #[test]
 fn a_path_length_exceeded_is_refused() {

@@ -10,7 +10,7 @@ use recipe_spec::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
 use super::super::When;
-use super::super::declarations::{By, Standing};
+use super::super::declarations::{By, Standing, UNSEEN};
 use super::super::pattern::{self, Pattern};
 use super::hooks::unit_of_script;
 use super::programs::ProgramsConfig;
@@ -114,25 +114,27 @@ fn judge(
 ) -> Option<&'static str> {
     let Some(after) = &change.after else { return Some("is of the base and is gone") };
     let digest = after.sha256.map(|digest| digest.to_hex());
-    match evidence.declared.standing(&change.path, digest.as_deref(), after.target.as_deref()) {
+    let standing = evidence.standing(&change.path, digest.as_deref(), after.target.as_deref());
+    match standing {
         Standing::Declared(By::Vo) if pattern::any(&config.protected, &change.path) => {
             return Some("is the site's to decide");
         }
         Standing::Declared(_) => return None,
         Standing::Different => return Some("is not what the recipe declared"),
-        Standing::Undeclared => {}
+        Standing::Unseen | Standing::Undeclared => {}
     }
+    let undeclared = |otherwise| if standing == Standing::Unseen { UNSEEN } else { otherwise };
     if let Some(before) = &change.before {
         let same = (before.kind, before.sha256, &before.target) == (after.kind, after.sha256, &after.target);
         // Owner and mode are another check's.
-        return (!same).then_some("is of the base and was changed, and nobody declared it");
+        return (!same).then_some(undeclared("is of the base and was changed, and nobody declared it"));
     }
     let tolerated = pattern::any(&config.new, &change.path)
         || is_own(config, &change.path, new)
         // A folder is what lies in it, unless a file is looked for.
         || (after.kind == Kind::Directory && !config.allow.iter().any(|allowed| allowed.is(&change.path)))
         || config.known.iter().any(|known| known.fits(&change.path, after));
-    (!tolerated).then_some("is new among settings of the base, and nobody declared it")
+    (!tolerated).then_some(undeclared("is new among settings of the base, and nobody declared it"))
 }
 
 /// Whether a new path is a package's own: in a new folder, or a setting of its service, and nothing of the base reads it.

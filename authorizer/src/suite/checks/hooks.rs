@@ -4,7 +4,7 @@
 use guest::facts::SmallFile;
 use serde::{Deserialize, Serialize};
 
-use super::super::declarations::{By, Standing};
+use super::super::declarations::{By, Standing, UNSEEN};
 use super::super::pattern::{self, Pattern};
 use super::{Check, Evidence, Sees};
 
@@ -27,7 +27,7 @@ pub(super) const CHECK: Check = Check {
             if evidence.base.hooks.contains(file) {
                 continue;
             }
-            let standing = evidence.declared.standing(&file.path, Some(&file.sha256), file.link.as_deref());
+            let standing = evidence.standing(&file.path, Some(&file.sha256), file.link.as_deref());
             if pattern::any(&config.hooks.protected, &file.path) {
                 if standing != Standing::Declared(By::Site) {
                     complaints.add(
@@ -46,6 +46,7 @@ pub(super) const CHECK: Check = Check {
             }
             let problem = match standing {
                 Standing::Different => "is not what the recipe declared",
+                Standing::Unseen => UNSEEN,
                 _ => "is run or read at boot or login, and nobody declared it",
             };
             complaints.add(&file.path, problem, "put it there with a `file` step, or remove it");

@@ -24,7 +24,7 @@ mod site_recipe;
 mod sshd;
 mod sudoers;
 mod units;
-mod users;
+pub(super) mod users;
 mod world_writable;
 
 use serde::{Deserialize, Serialize};

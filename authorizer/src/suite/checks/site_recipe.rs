@@ -37,7 +37,9 @@ pub(super) const CHECK: Check = Check {
             let problem = match seen {
                 Some((_, sha256, link)) => match evidence.declared.standing(path, sha256, link) {
                     Standing::Declared(_) => continue,
-                    Standing::Different | Standing::Undeclared => "was changed after the site's recipe",
+                    Standing::Different | Standing::Unseen | Standing::Undeclared => {
+                        "was changed after the site's recipe"
+                    }
                 },
                 None if SEEN_WHOLE.iter().any(|folder| path.starts_with(folder)) => {
                     "was removed after the site's recipe"

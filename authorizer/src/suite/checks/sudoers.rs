@@ -9,7 +9,7 @@ pub(super) const CHECK: Check = Check {
     lists: &["sudoers"],
     run: |evidence, _, complaints| {
         for file in &evidence.now.sudoers {
-            let standing = evidence.declared.standing(&file.path, Some(&file.sha256), file.link.as_deref());
+            let standing = evidence.standing(&file.path, Some(&file.sha256), file.link.as_deref());
             if evidence.base.sudoers.contains(file) || standing == Standing::Declared(By::Site) {
                 continue;
             }

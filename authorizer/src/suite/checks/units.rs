@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use guest::facts::UnitFile;
 use serde::{Deserialize, Serialize};
 
-use super::super::declarations::{By, Standing};
+use super::super::declarations::{By, Standing, UNSEEN};
 use super::super::pattern::{self, Pattern};
 use super::{Check, Evidence, Sees};
 
@@ -41,6 +41,7 @@ const DECLARE_SERVICE: &str = "declare it with a `service` step, or disable it";
 const DECLARE_FILE: &str = "put it there with a `file` or `link` step, or remove it";
 const REMOVE: &str = "remove it";
 const LEAVE: &str = "leave it as the base and the site have it";
+const LEAVE_UNIT: &str = "leave it, or disable the unit with a `service` step; what the base masks stays so";
 
 pub(super) const CHECK: Check = Check {
     name: "units",
@@ -62,13 +63,15 @@ pub(super) const CHECK: Check = Check {
                 complaints.add(&unit.path, problem, remedy);
             }
         }
-        // What the base starts to protect the machine may not be switched off by taking a link away.
+        // What the base starts may not be switched off by taking a link away, and what it masks not be let go.
         let now: std::collections::HashSet<String> =
             evidence.now.units.iter().map(|unit| normal(&unit.path)).collect();
-        for path in base.keys() {
-            let subject = Place::of(path).unit;
-            if !path.starts_with(RUNTIME) && pattern::any(&config.protected, subject) && !now.contains(path) {
+        let gone = base.iter().filter(|(path, _)| !path.starts_with(RUNTIME) && !now.contains(*path));
+        for (path, unit) in gone {
+            if pattern::any(&config.protected, Place::of(path).unit) {
                 complaints.add(path, "belongs to a protected unit of the base and is gone", LEAVE);
+            } else if !is_disabled(evidence, unit) {
+                complaints.add(path, "is of the base and is gone", LEAVE_UNIT);
             }
         }
     },
@@ -112,7 +115,7 @@ fn judge(
     in_base: bool,
 ) -> Result<(), Problem> {
     let place = Place::of(path);
-    let standing = evidence.declared.standing(&unit.path, unit.sha256.as_deref(), unit.link.as_deref());
+    let standing = evidence.standing(&unit.path, unit.sha256.as_deref(), unit.link.as_deref());
     let enabled = evidence.declared.enabled.get(place.unit).copied();
     if let Some(rest) = path.strip_prefix(RUNTIME)
         && !RUNTIME_UNITS.contains(&rest.split('/').next().unwrap_or_default())
@@ -123,11 +126,15 @@ fn judge(
         let by_site = standing == Standing::Declared(By::Site) || (place.starts && enabled == Some(By::Site));
         return if by_site { Ok(()) } else { Err(("touches a protected unit", LEAVE)) };
     }
-    if matches!(standing, Standing::Declared(_)) {
-        return Ok(());
-    }
-    if standing == Standing::Different {
-        return Err(("is not what the recipe declared", DECLARE_FILE));
+    // That something starts by itself a `service` step says, and not a link.
+    match standing {
+        Standing::Declared(By::Site) => return Ok(()),
+        Standing::Declared(By::Vo) if !place.starts => return Ok(()),
+        Standing::Different => return Err(("is not what the recipe declared", DECLARE_FILE)),
+        // Another name for a unit that is judged where it lies.
+        Standing::Unseen if !place.starts && unit.link.as_deref().is_some_and(is_unit) => return Ok(()),
+        Standing::Unseen if !place.starts => return Err((UNSEEN, DECLARE_FILE)),
+        Standing::Declared(By::Vo) | Standing::Unseen | Standing::Undeclared => {}
     }
     if place.program {
         return Err(("is a program that systemd runs, and not the base's", DECLARE_FILE));
@@ -157,6 +164,12 @@ fn judge(
     }
 }
 
+/// Whether a link of the base goes with a unit that a step disables: it starts the unit, or is another name for it.
+fn is_disabled(evidence: &Evidence<'_>, unit: &UnitFile) -> bool {
+    let target = unit.link.as_deref().unwrap_or_default();
+    evidence.declared.disabled.iter().any(|name| names_unit(target, name))
+}
+
 /// A file among the packages' units.
 fn vendor(
     evidence: &Evidence<'_>,
@@ -177,8 +190,7 @@ fn vendor(
         if [".d", ".wants", ".requires", ".upholds"].iter().any(|end| place.unit.ends_with(end)) {
             return Err(("is a link where systemd expects a folder", REMOVE));
         }
-        let inside = target == "/dev/null" || names_unit(target, target.rsplit('/').next().unwrap_or(target));
-        if !inside {
+        if target != "/dev/null" && !is_unit(target) {
             return Err(("leads out of the packages' units", DECLARE_FILE));
         }
     }
@@ -221,6 +233,11 @@ fn names_unit(target: &str, unit: &str) -> bool {
         _ => false,
     };
     trusted.contains(&folder.as_str()) && (file == unit || template())
+}
+
+/// Whether a link leads to a unit among the packages' or the machine's own.
+fn is_unit(target: &str) -> bool {
+    names_unit(target, target.rsplit('/').next().unwrap_or(target))
 }
 
 /// `/lib` is a link to `/usr/lib`.
@@ -289,6 +306,54 @@ mod tests {
         let wants = "/usr/lib/systemd/system/multi-user.target.wants/nginx.service";
         machine(|m| m.now.units.push(link(wants, "../nginx.service"))).fails("units", "", "", wants);
         machine(|m| m.now.units.push(link(wants, "../nginx.service"))).passes("units", SERVICE, "");
+    }
+
+    #[test]
+    fn what_the_base_masks_or_starts_stays_so_unless_a_step_disables_it() {
+        let mut machine = Machine::base();
+        let mask = link("/etc/systemd/system/dpkg-db-backup.timer", "/dev/null");
+        machine.base.units.push(mask.clone());
+        machine.fails("units", "", "", "dpkg-db-backup.timer: is of the base and is gone");
+        let enabled = "[[step]]\nservice = { name = \"dpkg-db-backup.timer\", enabled = true }\n";
+        machine.fails("units", enabled, "", "dpkg-db-backup.timer");
+        machine.now.units.push(mask);
+        machine.passes("units", "", "");
+        let wants = "/etc/systemd/system/timers.target.wants/fstrim.timer";
+        machine.base.units.push(link(wants, "/lib/systemd/system/fstrim.timer"));
+        machine.fails("units", "", "", wants);
+        machine.passes("units", "[[step]]\nservice = { name = \"fstrim.timer\", enabled = false }\n", "");
+        machine.base.units.push(link("/run/systemd/generator/x.service", "/lib/systemd/system/x.service"));
+        machine.now.units.push(link(wants, "/lib/systemd/system/fstrim.timer"));
+        machine.passes("units", "", "");
+    }
+
+    #[test]
+    fn a_link_alone_starts_nothing_and_leads_to_a_unit() {
+        let step = |path: &str, target: &str| {
+            format!("[[step]]\nlink = {{ path = \"{path}\", target = \"{target}\" }}\n")
+        };
+        let with = |path: &str, target: &str| {
+            machine(|m| {
+                m.now.units.push(unit(NGINX, "x"));
+                m.now.units.push(link(path, target));
+            })
+        };
+        with(WANTS, NGINX).fails("units", &step(WANTS, NGINX), "", "starts by itself");
+        with(WANTS, NGINX).passes("units", &(step(WANTS, NGINX) + SERVICE), "");
+        with(WANTS, "/opt/x/nginx.service").fails(
+            "units",
+            &(step(WANTS, "/opt/x/nginx.service") + SERVICE),
+            "",
+            "something else than its name",
+        );
+        let alias = "/etc/systemd/system/web.service";
+        with(alias, NGINX).passes("units", &step(alias, NGINX), "");
+        with(alias, "/opt/x/web.service").fails(
+            "units",
+            &step(alias, "/opt/x/web.service"),
+            "",
+            "behind a link",
+        );
     }
 
     #[test]
