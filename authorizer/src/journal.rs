@@ -1,20 +1,29 @@
 //! The journal of one run: every event goes to the log file and to whoever watches; stages are timed here.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::events::{Event, Stage};
 use crate::interruption::{Interruption, interrupted};
+use crate::regular_file;
 use crate::stopped::Stopped;
 use crate::suite::TestResult;
 
 /// Most bytes of one log; what a guest prints beyond it is not kept.
 const MAX_LOG: u64 = 64 << 20;
+
+/// How many logs a site keeps, and how many bytes of them together: the newest.
+const KEPT_LOGS: usize = 200;
+const KEPT_BYTES: u64 = 1 << 30;
+
+/// The end of a log's name.
+const LOG_EXTENSION: &str = "jsonl";
 
 /// How long a stage took.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -61,12 +70,14 @@ impl<'a> Journal<'a> {
         &self.interruption
     }
 
-    /// A new file for [`Journal::log_to`].
+    /// A new file for [`Journal::log_to`]. It is locked for as long as it is open, so that [`sweep`] leaves it.
     ///
     /// # Errors
     /// As the file system says, also if something is there already.
     pub fn new_log(path: &Path) -> io::Result<File> {
-        OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
     }
 
     /// Also writes every event as a line of JSON, with the seconds since the start, to this new file.
@@ -171,6 +182,36 @@ impl<'a> Journal<'a> {
     }
 }
 
+/// Removes the logs in a folder but for the newest 200, of at most 1 GiB together. One that a run still writes is left,
+/// and so is what cannot be removed: a run does not fail because of old logs.
+pub fn sweep(folder: &Path) {
+    sweep_beyond(folder, KEPT_LOGS, KEPT_BYTES);
+}
+
+fn sweep_beyond(folder: &Path, most: usize, most_bytes: u64) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut logs: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let (path, about) = (entry.path(), entry.metadata().ok()?);
+            let is_log = about.is_file() && path.extension().is_some_and(|end| end == LOG_EXTENSION);
+            if is_log { Some((about.modified().ok()?, path, about.len())) } else { None }
+        })
+        .collect();
+    logs.sort();
+    let mut bytes = 0;
+    for (newer, (_, path, size)) in logs.iter().rev().enumerate() {
+        bytes += size;
+        if newer >= most || bytes > most_bytes {
+            let over = regular_file::open(path)
+                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+            if over {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     at: f64,
@@ -180,8 +221,49 @@ struct Line<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
     use recipe_spec::Code;
+
+    #[test]
+    fn the_newest_logs_are_kept_and_what_is_still_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let fill = |mut file: File, age: u64| {
+            file.write_all(b"12345678").unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            file
+        };
+        let there = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        for (name, age) in [("a.jsonl", 10), ("b.jsonl", 50), ("c.jsonl", 30), ("d.jsonl", 20)] {
+            fill(File::create(at(name)).unwrap(), age);
+        }
+        let written = fill(Journal::new_log(&at("e.jsonl")).unwrap(), 60);
+        fs::write(at("a note"), "x").unwrap();
+        fs::create_dir(at("folder.jsonl")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", at("link.jsonl")).unwrap();
+        let others = ["a note", "folder.jsonl", "link.jsonl"];
+        let and_others = |logs: &[&'static str]| {
+            let mut all = [logs, &others[..]].concat();
+            all.sort_unstable();
+            all
+        };
+        sweep(folder.path());
+        assert_eq!(there(), and_others(&["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl", "e.jsonl"]));
+        sweep_beyond(folder.path(), 3, 100);
+        assert_eq!(there(), and_others(&["a.jsonl", "c.jsonl", "d.jsonl", "e.jsonl"]));
+        sweep_beyond(folder.path(), 3, 17);
+        assert_eq!(there(), and_others(&["a.jsonl", "d.jsonl", "e.jsonl"]));
+        drop(written);
+        sweep(&at("none"));
+    }
 
     #[test]
     fn a_stage_is_told_timed_and_noted_in_its_error() {

@@ -6,9 +6,11 @@
 //! This crate signs nothing and holds no key.
 
 pub mod check;
+mod handover;
 pub mod instance;
 pub mod supervisor;
 
 pub use check::{Deployable, Order, PortForward};
+pub use handover::Launched;
 pub use instance::{Instance, InstanceError, Instances, Record, State};
-pub use supervisor::{Launched, supervise};
+pub use supervisor::supervise;

@@ -10,12 +10,11 @@ use authorizer::journal::Journal;
 use authorizer::machines::{Machines, Original, new_hostname, run_function_tests};
 use authorizer::site::Site;
 use authorizer::stopped::Stopped;
-use crl::Clear;
 use harness::{DiskSpec, Forward, Machine};
 use recipe_spec::{Code, Timestamp};
-use serde::Serialize;
 
 use crate::check::{Deployable, Order};
+use crate::handover::{Launched, StillHolds};
 use crate::instance::{Held, InstanceError, Instances, Record, clear};
 
 /// Between two rounds of tests.
@@ -24,17 +23,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// An instance that does not shut down within this time is killed.
 const SHUT_DOWN: Duration = Duration::from_secs(120);
-
-/// An instance that works.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Launched {
-    /// What was started.
-    #[serde(flatten)]
-    pub record: Record,
-    /// Number of the recipe CRL that was asked last.
-    pub crl_number: u64,
-}
 
 impl From<InstanceError> for Stopped {
     fn from(error: InstanceError) -> Self {
@@ -104,18 +92,13 @@ pub fn supervise(
             until_tests_pass(&mut machine, &deployable, patience, journal)
         },
     )?;
-    // Its template's RAM is a map of a file that somebody may have written to since it was hashed.
-    machine.check_unchanged()?;
-    let clear = journal.stage(
-        Stage::RevocationAgain,
-        |clear: &Clear| format!("number {}", clear.number),
-        |_| deployable.ask_again(site, clock()),
-    )?;
+    let holds =
+        StillHolds::check(|| machine.check_unchanged(), || deployable.ask_again(site, clock()), journal)?;
     // From now on the instance is shut down in order, and no more killed.
     journal.interruption().settle()?;
     let record = record(order, &deployable, &held, &machine, &machines, clock());
     held.running(&record)?;
-    ready(&Launched { record, crl_number: clear.number }, journal);
+    ready(&Launched::of(record, holds), journal);
 
     while !listening.asked_to_stop() && !stop.load(Ordering::Relaxed) {
         if machine.wait_exit(LOOK) {

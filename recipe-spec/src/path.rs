@@ -8,13 +8,17 @@ const NAME_BYTES: usize = 255;
 /// The longest path in the machine, in bytes; well below `PATH_MAX`, so that tools may add to it.
 const GUEST_PATH_BYTES: usize = 1024;
 
+/// Names of the folder that git keeps to itself, the second for a file system with short names. Git and libgit2 take no entry
+/// of such a name into a tree (`core.protectNTFS`).
+const GIT_FOLDER: [&str; 2] = [".git", "git~1"];
+
 /// Where no step of a recipe may write: what the kernel shows there is no file, and the last is ours.
 /// `/var/run` is a link to `/run`.
 const KEPT_FROM_RECIPES: [&str; 5] = ["/proc", "/sys", "/dev", "/run/countersign", "/var/run/countersign"];
 
 checked_text! {
     /// A file within a recipe's folder: relative, `/` between names, no `.` or `..`, no backslash, no control or
-    /// invisible character. Its order is that of its bytes.
+    /// invisible character, no name that [git takes for `.git`](means_git). Its order is that of its bytes.
     RecipePath, check_recipe_path
 }
 
@@ -51,6 +55,18 @@ impl GuestPath {
     }
 }
 
+/// True for a name that is `.git` on some file system: in capitals, as its short name, with dots and spaces at its end, or as
+/// a stream of it (`.git:x`). What HFS+ leaves out of names is refused in every path, see [`crate::text::misleads`].
+pub fn means_git(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    GIT_FOLDER.iter().any(|folder| {
+        name.strip_prefix(folder).is_some_and(|rest| {
+            let rest = rest.trim_start_matches(['.', ' ']);
+            rest.is_empty() || rest.starts_with(':')
+        })
+    })
+}
+
 fn check_recipe_path(text: &str) -> Result<(), Malformed> {
     let malformed = |rule| Err(Malformed::new("a path within the recipe", text, rule));
     let limits = Limits::STANDARD;
@@ -68,6 +84,9 @@ fn check_recipe_path(text: &str) -> Result<(), Malformed> {
     }
     if text.split('/').count() > limits.path_depth {
         return malformed("it has more than 16 names");
+    }
+    if text.split('/').any(means_git) {
+        return malformed("no name that git takes for `.git`, it could not be published");
     }
     check_names(text).or_else(malformed)
 }
@@ -107,6 +126,8 @@ fn check_names(names: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -141,6 +162,62 @@ mod tests {
             &long,
         ] {
             assert!(wrong.parse::<RecipePath>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_in_a_recipe_is_one_that_git_takes_for_its_own() {
+        for name in [
+            ".git",
+            ".GIT",
+            ".gIt",
+            ".git.",
+            ".git ",
+            ".git . .",
+            "git~1",
+            "GIT~1",
+            "git~1.",
+            "git~1 ",
+            ".git:",
+            ".git::$INDEX_ALLOCATION",
+            ".git .:x",
+            "Git~1:x",
+            ".g\u{200c}it",
+            ".git\u{feff}",
+        ] {
+            for path in [name.to_owned(), format!("files/{name}"), format!("files/{name}/config")] {
+                assert!(path.parse::<RecipePath>().is_err(), "{path:?}");
+            }
+        }
+        for right in [
+            ".gitignore",
+            ".gitattributes",
+            ".git-x",
+            ".git x",
+            ".git.x",
+            ".git~1",
+            "git",
+            "git~2",
+            "git~10",
+            "git~1x",
+            "x.git",
+            "x.git/config",
+        ] {
+            assert!(right.parse::<RecipePath>().is_ok(), "{right}");
+        }
+        // A machine may have repositories.
+        assert!("/srv/x/.git/config".parse::<GuestPath>().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn however_git_is_written_it_is_known(
+            name in "(\\.[gG][iI][tT]|[gG][iI][tT]~1)[. ]{0,6}(:[a-z.$ ]{0,6})?",
+            before in "([a-z]{1,4}/){0,3}",
+            after in "(/[a-z]{1,4}){0,3}",
+        ) {
+            let path = format!("{before}{name}{after}");
+            prop_assert!(path.parse::<RecipePath>().is_err(), "{:?}", path);
         }
     }
 

@@ -212,6 +212,7 @@ mod tests {
             );
         }
         // Only the top level is outside the digest.
-        assert!(add(&limits, &[("x/recipe.intoto.jsonl", 0), ("x/.git", 0), (".gitignore", 0)]).is_ok());
+        assert!(add(&limits, &[("x/recipe.intoto.jsonl", 0), ("x/.gitkeep", 0), (".gitignore", 0)]).is_ok());
+        assert!(matches!(add(&limits, &[("x/.git", 0)]), Err(PayloadError::Path(_))));
     }
 }

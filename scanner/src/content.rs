@@ -125,10 +125,9 @@ pub(crate) fn is_followed(path: &str, content: &str) -> bool {
     kind(path, content) == FileKind::Shell
 }
 
-/// The pieces of a file that a shell, or something like one, will run.
-pub(crate) fn commands(path: &str, content: &str) -> Vec<Range<usize>> {
+/// The pieces of a file of this kind that a shell, or something like one, will run.
+pub(crate) fn commands(kind: FileKind, content: &str) -> Vec<Range<usize>> {
     let whole_line = |line: &Range<usize>, after: usize| line.start + after..line.end;
-    let kind = kind(path, content);
     if kind == FileKind::Shell {
         return std::iter::once(0..content.len()).collect();
     }
@@ -247,7 +246,7 @@ mod tests {
     use super::*;
 
     fn pieces(path: &str, content: &str) -> Vec<String> {
-        commands(path, content).into_iter().map(|range| content[range].to_owned()).collect()
+        commands(kind(path, content), content).into_iter().map(|range| content[range].to_owned()).collect()
     }
 
     #[test]

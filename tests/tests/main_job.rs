@@ -7,13 +7,16 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use end_to_end::command::Run;
+use end_to_end::ending::descendants;
 use end_to_end::git::Daemon;
+use end_to_end::log::NextLog;
 use end_to_end::site::{Site, project};
 use end_to_end::vo::{Vo, copy_folder};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 #[test]
@@ -61,7 +64,7 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     assert_eq!(state(&site, &id), "running");
     assert_eq!(deployed.json["coldBoots"], 0, "it is a clone: {:#}", deployed.json);
 
-    let _ = site.run(["revoke", "atlas/web@1.0.0", "--reason", "superseded"]).done();
+    what_is_revoked_while_its_machine_starts_is_not_handed_out(&site, &id);
     let _ = site.run(["deploy", "atlas/web"]).refused("REVOKED");
     let _ = site.run(["authorize", &url, "--path", "web"]).refused("REVOKED");
     let _ = site.run(["instance", "stop", &id]).done();
@@ -70,6 +73,37 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     assert!(logs.json.to_string().len() > 100, "the console is kept");
     fs::remove_dir_all(site.folder.join("crl")).unwrap();
     let _ = site.run(["deploy", "atlas/web"]).refused("CRL_MISSING");
+}
+
+/// A list that names the recipe only once its machine starts. The supervisor stands still meanwhile, so that it is not faster.
+fn what_is_revoked_while_its_machine_starts_is_not_handed_out(site: &Site, running: &str) {
+    let mut log = NextLog::of(site);
+    let mut deploy = site
+        .call(["deploy", "atlas/web"])
+        .into_command()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !log.says("stage-started", "launch") {
+        assert_eq!(deploy.try_wait().unwrap(), None, "it ended before its machine started");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let supervisor =
+        descendants(deploy.id()).first().and_then(|pid| Pid::from_raw(pid.cast_signed())).unwrap();
+    kill_process(supervisor, Signal::STOP).unwrap();
+    let too_late = log.says("stage-started", "revocation-again");
+    let revoked = site.run(["revoke", "atlas/web@1.0.0", "--reason", "superseded"]);
+    // Whatever came of it: nothing else would let the supervisor go on.
+    kill_process(supervisor, Signal::CONT).unwrap();
+    let _ = revoked.done();
+    let refused = Run::of(&deploy.wait_with_output().unwrap()).refused("REVOKED");
+    assert!(!too_late, "the list was asked before it was there");
+    assert_eq!(refused.json["stage"], "revocation-again", "{:#}", refused.json);
+    let listed = site.run(["instance", "list"]).done();
+    let instances = listed.json["instances"].as_array().unwrap();
+    let alive: Vec<_> = instances.iter().filter(|instance| instance["state"] != "ended").collect();
+    assert!(matches!(&alive[..], [one] if one["id"] == running), "{alive:#?}");
 }
 
 fn state(site: &Site, id: &str) -> String {
@@ -220,7 +254,7 @@ fn an_instance_is_confined(deployed: &Run, site: &Site) {
         Command::new("setpriv")
             .args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", script, "sh"])
             .arg(file)
-            .stderr(std::process::Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .unwrap()
             .success()

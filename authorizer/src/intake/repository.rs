@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
+use recipe_spec::path::means_git;
 use recipe_spec::{Limits, RecipePath};
 
 use super::Revision;
@@ -89,7 +90,7 @@ impl Reader<'_> {
             if std::str::from_utf8(entry.name_bytes()).is_err() {
                 return refuse(Kind::NotUtf8);
             }
-            if name.is_empty() || name.contains('/') || name.eq_ignore_ascii_case(".git") {
+            if name.is_empty() || name.contains('/') || means_git(&name) {
                 return refuse(Kind::RefusedName);
             }
             admission.count(&path).map_err(Refusal::Beyond)?;

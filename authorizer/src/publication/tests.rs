@@ -178,20 +178,42 @@ fn the_deepest_and_the_longest_path_of_a_recipe_can_be_published() {
 }
 
 #[test]
-fn what_is_staged_is_not_published_yet_and_what_git_refuses_is_not_even_staged() {
+fn what_is_staged_is_not_published_yet() {
     let fixture = Fixture::new();
     let first = fixture.publish("1.4.0", FILES).unwrap();
     let staged = stage(&fixture.lock, &contents(&[(AUTHORIZATION_FILE, "b")])).unwrap();
     assert_eq!(fixture.lookup(None).unwrap().commit, first);
-    // A name that means `.git` on some file systems: the path is right, and git takes it into no folder.
-    let refused = stage(&fixture.lock, &contents(&[("recipe/files/git~1", "x")]));
-    assert!(matches!(refused.err(), Some(PublicationError::Git { .. })));
     let now = Timestamp::from_unix(1_795_395_723);
     let commit =
         staged.publish(&fixture.lock, &fixture.name, &Version::new(1, 5, 0), "authorize", now).unwrap();
     let published = fixture.lookup(None).unwrap();
     assert_eq!((published.commit, published.version), (commit, Version::new(1, 5, 0)));
     assert_eq!(published.files, contents(&[(AUTHORIZATION_FILE, "b")]));
+}
+
+#[test]
+fn git_refuses_no_name_that_a_recipe_may_have() {
+    let fixture = Fixture::new();
+    let shelf = Shelf::open(&fixture.path()).unwrap();
+    let blob = shelf.repository.blob(b"x").unwrap();
+    let mut folder = shelf.repository.treebuilder(None).unwrap();
+    let mut refused = 0;
+    for name in
+        [".git", ".GiT", "git~1", "GIT~1", "git~2", "git", "x.git", ".gitx", ".gi\u{200d}t", "..", "."]
+    {
+        for end in ["", ".", " ", ". .", ":", ":x", " :x", "x", " x", ".x", "~1", "\\", "\\x"] {
+            let name = format!("{name}{end}");
+            if folder.insert(name.as_str(), blob, FileMode::Blob.into()).is_ok() {
+                continue;
+            }
+            refused += 1;
+            for path in [format!("recipe/{name}"), format!("recipe/files/{name}"), format!("recipe/{name}/x")]
+            {
+                assert!(path.parse::<PublishedPath>().is_err(), "{path:?}");
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use signer::ca::{self, CaFiles, Subject};
 use signer::{Chain, Passphrase, Role, SecretKey, Signer};
+use tempfile::TempDir;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -92,11 +93,8 @@ impl Site {
         };
         let prefix = format!(".{}.countersign-init-", name.to_string_lossy());
         sweep(parent, &prefix)?;
-        let beside = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempdir_in(parent)
-            .map_err(|source| SiteError::io("make a folder in", parent, source))?;
-        let _in_use = lock(beside.path()).map_err(|source| SiteError::io("lock", beside.path(), source))?;
+        let (beside, _in_use) =
+            make_in(parent, &prefix).map_err(|source| SiteError::io("make a folder in", parent, source))?;
         fill(&Layout::new(beside.path()), options)?;
         fs::set_permissions(beside.path(), Permissions::from_mode(0o755)).map_err(io)?;
         match fs::rename(beside.path(), folder) {
@@ -120,12 +118,36 @@ fn sweep(parent: &Path, prefix: &str) -> Result<(), SiteError> {
         let ours = entry.file_name().to_string_lossy().starts_with(prefix)
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
             && entry.metadata().is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw());
-        if ours && lock(&entry.path()).is_ok_and(|lock| lock.is_some()) {
-            let path = entry.path();
-            fs::remove_dir_all(&path).map_err(|source| SiteError::io("remove", &path, source))?;
+        let path = entry.path();
+        // Held until it is gone: who makes one asks for it as well.
+        if ours && let Ok(Some(_lock)) = lock(&path) {
+            match fs::remove_dir_all(&path) {
+                // Who made it removes it too, after an error.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(SiteError::io("remove", &path, error));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())
+}
+
+/// How often a folder is made that another run takes for one left over, before it is locked.
+const TRIES: usize = 100;
+
+/// A new folder, and its lock.
+fn make_in(parent: &Path, prefix: &str) -> std::io::Result<(TempDir, File)> {
+    for _ in 0..TRIES {
+        let made = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+        match lock(made.path()) {
+            // Who swept it before had the lock, and has let go of it.
+            Ok(Some(lock)) if made.path().exists() => return Ok((made, lock)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Err(std::io::Error::other("other runs remove it each time"))
 }
 
 /// The lock of a folder, unless somebody has it.
@@ -292,5 +314,33 @@ fn write_recipe(folder: &Path, files: &RecipeFiles) -> Result<(), SiteError> {
     match &files.envelope {
         Some(envelope) => store::write_new(&folder.join(ENVELOPE_FILE), envelope, Access::Public),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_makes_no_other_sweeps() {
+        let parent = tempfile::tempdir().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // A folder may be gone before it is looked at.
+                    let _ = sweep(parent.path(), "x-");
+                }
+            });
+            let made = (0..300).try_for_each(|_| {
+                let (made, _lock) = make_in(parent.path(), "x-")?;
+                fs::write(made.path().join("key"), "x")
+            });
+            done.store(true, Ordering::Relaxed);
+            made.unwrap();
+        });
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

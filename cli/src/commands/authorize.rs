@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use authorizer::events::Event;
-use authorizer::journal::{Journal, Timing};
+use authorizer::journal::{self, Journal, Timing};
 use authorizer::pipeline::{self, Authorized, IfStanding, Job, Made};
 use authorizer::site::Site;
 use authorizer::stopped::is_full;
@@ -83,12 +83,14 @@ fn answer(authorized: &Authorized, stages: &[Timing], cold_boots: u32, log: &Pat
     answer
 }
 
-/// A journal that also writes a new log file `logs/<time>-<what>.jsonl` of the site.
+/// A journal that also writes a new log file `logs/<time>-<what>.jsonl` of the site. Older ones beyond what a site keeps are
+/// removed first; a site that only deploys has no other run that would.
 pub(crate) fn logged<'a>(
     journal: Journal<'a>,
     site: &Site,
     what: &str,
 ) -> Result<(Journal<'a>, PathBuf), Problem> {
+    journal::sweep(&site.layout().logs());
     let stamp = clock::stamp(clock::now());
     let named = |suffix: &str| site.layout().logs().join(format!("{stamp}-{what}{suffix}.jsonl"));
     // Two runs can begin within one second.

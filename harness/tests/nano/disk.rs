@@ -14,7 +14,7 @@ const DISK: &str = "/dev/vda";
 const WIDTH: &str = "64M";
 
 /// An empty disk that serves as base.
-fn base_disk(folder: &Path) -> Pinned {
+pub(crate) fn base_disk(folder: &Path) -> Pinned {
     let path = folder.join("base.qcow2");
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2"])
@@ -27,7 +27,7 @@ fn base_disk(folder: &Path) -> Pinned {
     pinned(&path)
 }
 
-fn with_disk(
+pub(crate) fn with_disk(
     name: &str,
     folder: &Path,
     base: &Pinned,

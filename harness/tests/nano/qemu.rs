@@ -33,7 +33,7 @@ fn at(program: PathBuf) -> Qemu {
 }
 
 /// A program in the place of QEMU.
-fn imposter(folder: &Path, script: &str) -> Qemu {
+pub(crate) fn imposter(folder: &Path, script: &str) -> Qemu {
     let program = folder.join("qemu-system-x86_64");
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
     // By another process: a program that we hold open for writing, even in a fork of another thread, cannot be started.

@@ -1,23 +1,25 @@
 //! Templates and clones, of nano guests and of the base.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use harness::{
-    DISK_COMMAND_LINE, DiskSpec, Exec, Initrd, Machine, MachineSpec, Memory, Network, Output, Qemu, Start,
-    Template, identity,
+    DISK_COMMAND_LINE, DiskSpec, Exec, HarnessError, Initrd, Machine, MachineSpec, Memory, Network, Output,
+    Pinned, Qemu, Start, Template, identity,
 };
 use recipe_spec::Code;
 
-use crate::base::{base, boot, booting, nano, pinned, probe};
+use crate::base::{BOOT, base, boot, booting, nano, pinned, probe};
+use crate::disk::{base_disk, with_disk};
+use crate::qemu::imposter;
 
-/// A paused nano guest, kept in `folder/template`.
-fn nano_template(name: &str, folder: &Path) -> Template {
-    let spec = booting(nano(name, folder), |boot| boot.memory = Memory::Kept);
-    let mut machine = boot(spec);
+/// A nano guest that was paused, kept in `folder/template`.
+fn nano_template(spec: MachineSpec, folder: &Path) -> Template {
+    let mut machine = boot(booting(spec, |boot| boot.memory = Memory::Kept));
     probe(&mut machine, &["sleep", "0"]);
     machine.into_template(&folder.join("template")).unwrap()
 }
@@ -48,7 +50,7 @@ fn said(machine: &mut Machine, argv: &[&str]) -> String {
 #[test]
 fn clones_of_a_nano_guest_answer_and_a_changed_byte_starts_none() {
     let folder = tempfile::tempdir().unwrap();
-    let template = nano_template("source", folder.path());
+    let template = nano_template(nano("source", folder.path()), folder.path());
     assert_eq!(template, Template::pinned(template.folder(), template.sha256()).unwrap());
     let qemu = Qemu::find().unwrap();
     let mut clones: Vec<Machine> = (0..2)
@@ -89,6 +91,71 @@ fn replace(path: &Path, bytes: &[u8]) {
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+#[test]
+fn what_a_machine_runs_from_is_not_written_to_unnoticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let layer = Pinned::new(folder.path().join("layer.qcow2"), base.sha256);
+    fs::copy(&base.path, &layer.path).unwrap();
+    let machine = |name: &str| with_disk(name, folder.path(), &base, vec![layer.clone()], &["own"]);
+    let template = nano_template(machine("source"), folder.path());
+    let clone = |name: String| clone_of(&template, machine(&name));
+    drop(spawn_and_meanwhile(folder.path(), clone("untouched".into()), || {}).unwrap());
+
+    let kept = ["memory", "state", "overlay.qcow2"].map(|name| template.folder().join(name));
+    let layers = kept.into_iter().chain([layer.path.clone()]).map(|path| (path, Code::LayerMismatch));
+    for (number, (path, code)) in layers.chain([(base.path.clone(), Code::BaseMismatch)]).enumerate() {
+        let written = || write_what_it_holds(&path);
+        let starting = spawn_and_meanwhile(folder.path(), clone(format!("starting-{number}")), written);
+        assert_eq!(starting.unwrap_err().code(), code, "{}, once it was hashed", path.display());
+
+        let running = Machine::spawn(&Qemu::find().unwrap(), clone(format!("running-{number}"))).unwrap();
+        running.check_unchanged().unwrap();
+        write_what_it_holds(&path);
+        let error = running.check_unchanged().unwrap_err();
+        assert_eq!(error.code(), code, "{}, under the machine: {error}", path.display());
+    }
+}
+
+/// Starts a machine by a QEMU that waits until `meanwhile` has ended, which begins once all files were hashed.
+fn spawn_and_meanwhile(
+    folder: &Path,
+    spec: MachineSpec,
+    meanwhile: impl FnOnce() + Send,
+) -> Result<Machine, HarnessError> {
+    let (go, run_dir) = (folder.join("go"), spec.run_dir.clone());
+    let real = Qemu::find().unwrap().program;
+    let waiting =
+        format!("while [ ! -e '{}' ]; do sleep 0.01; done; exec '{}' \"$@\"", go.display(), real.display());
+    let qemu = imposter(folder, &waiting);
+    let spawned = thread::scope(|scope| {
+        scope.spawn(|| {
+            let start = Instant::now();
+            // The launch makes it after the hashing and before QEMU.
+            while !run_dir.exists() {
+                assert!(start.elapsed() < BOOT, "the launch does not come so far");
+                thread::sleep(Duration::from_millis(1));
+            }
+            meanwhile();
+            fs::write(&go, "").unwrap();
+        });
+        Machine::spawn(&qemu, spec)
+    });
+    fs::remove_file(&go).unwrap();
+    spawned
+}
+
+/// Writes a byte of a file in place, whatever its mode: the byte that is there, so that only its times tell.
+fn write_what_it_holds(path: &Path) {
+    let before = fs::metadata(path).unwrap().permissions();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0).unwrap();
+    file.write_all_at(&byte, 0).unwrap();
+    fs::set_permissions(path, before).unwrap();
 }
 
 /// The base, with a card and a disk.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::flow::Flow;
 use super::tree::{Assignment, Direction, Group, Node, Reading, Redirect, Script, Simple, Stage};
 use crate::action::{Action, HOLE, Kind, Limit, Origin, Provenance, Removal, Word, WriteFile};
+use crate::content::FileKind;
 use crate::source::Place;
 use crate::{content, limits};
 
@@ -107,9 +108,9 @@ impl Evaluator {
         self.origin = origin;
     }
 
-    /// Follows the shell inside a file that lies at `place`.
-    pub(crate) fn follow_file(&mut self, path: &str, content: &str, place: &Place) {
-        for command in content::commands(path, content) {
+    /// Follows the shell inside a file of this kind that lies at `place`.
+    pub(crate) fn follow_file(&mut self, kind: FileKind, content: &str, place: &Place) {
+        for command in content::commands(kind, content) {
             let inner = match place {
                 Place::Exact(base) => Place::Exact(base + command.start),
                 Place::Whole(span) => Place::Whole(span.clone()),
@@ -424,7 +425,8 @@ impl Evaluator {
         let append = write.append;
         self.add(Kind::WriteFile(write), span.clone());
         let Some(content) = content else { return };
-        self.follow_file(&path.text, &content, &place.unwrap_or(Place::Whole(span)));
+        let kind = content::kind(&path.text, &content);
+        self.follow_file(kind, &content, &place.unwrap_or(Place::Whole(span)));
         if let Some(known) = path.known() {
             let kept = self.files.entry(known.to_owned()).or_default();
             if !append {
