@@ -82,11 +82,27 @@ pub(super) fn run(
         Stage::BootSealed,
         |template: &Template| format!("{}, template {}", machines.described(), template.sha256()),
         |journal| {
-            within(deadline, "the boot of the sealed disk", |left| {
+            let booted = within(deadline, "the boot of the sealed disk", |left| {
                 let mut machine = machines.template_source(&sealed.base, sealed.disk(&["template"]), left)?;
                 journal.cold_boot();
                 await_running(&mut machine, site, journal)?;
                 machine.into_template(&workspace.join("kept")).map_err(not_a_clone)
+            });
+            // What was seen of its disk may say why.
+            booted.map_err(|stopped| match stopped.code {
+                Code::ControlLost | Code::TestFailed => {
+                    let results = suite::judge_sealed(
+                        inspected.sight(),
+                        &inspected.base_paths,
+                        sealed.base.facts(),
+                        recipe,
+                        &sealed.site_recipes.iter().collect::<Vec<_>>(),
+                        &config,
+                    );
+                    journal.tell_tests(&results);
+                    not_booted(stopped, &results)
+                }
+                _ => stopped,
             })
         },
     )?;
@@ -354,6 +370,18 @@ fn unseen(error: HarnessError) -> Stopped {
     }
 }
 
+/// A machine did not boot from a sealed disk that these tests judged.
+fn not_booted(stopped: Stopped, results: &[TestResult]) -> Stopped {
+    match all_passed(results) {
+        Ok(()) => stopped,
+        Err(failed) => {
+            let details =
+                format!("{}and it did not boot: {}\n{}", failed.details, stopped.message, stopped.details);
+            failed.details(details)
+        }
+    }
+}
+
 fn passed(results: &[TestResult]) -> String {
     format!("{} passed", results.len())
 }
@@ -379,6 +407,7 @@ mod tests {
     use harness::{AgentError, AgentErrorKind};
 
     use super::*;
+    use crate::suite::TestOutcome;
 
     #[test]
     fn a_machine_that_cannot_be_seen_fails_its_tests_and_a_lost_one_is_lost() {
@@ -388,6 +417,27 @@ mod tests {
         assert_eq!(unseen(refused).code, Code::TestFailed);
         let lost = HarnessError::ControlLost { machine, reason: "a breach".into(), console };
         assert_eq!(unseen(lost).code, Code::ControlLost);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_boot_and_fails_its_tests_is_refused_by_them() {
+        let lost = || Stopped::new(Code::ControlLost, "the guest ended by itself").details("its console");
+        let result = |name: &str, detail: &[&str]| TestResult {
+            suite: suite::SUITE.to_owned(),
+            name: name.to_owned(),
+            result: if detail.is_empty() { TestOutcome::Passed } else { TestOutcome::Failed },
+            seconds: 0.0,
+            detail: detail.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let passed = not_booted(lost(), &[result("programs", &[])]);
+        assert_eq!((passed.code, passed.details.as_str()), (Code::ControlLost, "its console"));
+        let failed = not_booted(lost(), &[result("configuration", &["/usr/sbin/tomoyo-init: is new"])]);
+        assert_eq!(failed.code, Code::TestFailed);
+        for said in
+            ["/usr/sbin/tomoyo-init: is new\n", "did not boot: the guest ended by itself\nits console"]
+        {
+            assert!(failed.details.contains(said), "{}", failed.details);
+        }
     }
 
     #[test]

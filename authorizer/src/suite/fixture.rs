@@ -6,7 +6,7 @@ use disk::{Change, Comparison, Kind, Node, Outside};
 use guest::facts::{Facts, FileMode, Group, Password, SmallFile, Socket, UnitFile, User};
 use recipe_spec::{Limits, Payload, Recipe, Sha256Digest};
 
-use super::{Seen, Sight, SuiteConfig, TestResult, judge, judge_running};
+use super::{Seen, Sight, SuiteConfig, TestResult, judge, judge_running, judge_sealed};
 
 /// A machine under test and the base it came from.
 pub(super) struct Machine {
@@ -69,6 +69,13 @@ impl Machine {
     pub(super) fn judge_running(&self) -> Vec<TestResult> {
         let config = Self::config();
         judge_running(&self.seen(), &self.base, &recipe("vo/x", ""), &[&recipe("site/x", "")], &config)
+    }
+
+    /// What its sealed disk shows by itself; nothing is declared.
+    pub(super) fn judge_sealed(&self) -> Vec<TestResult> {
+        let seen = self.seen();
+        let recipes = (recipe("vo/x", ""), recipe("site/x", ""));
+        judge_sealed(seen.sealed, seen.base_paths, &self.base, &recipes.0, &[&recipes.1], &Self::config())
     }
 
     fn seen(&self) -> Seen<'_> {

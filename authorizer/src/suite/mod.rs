@@ -124,7 +124,22 @@ pub fn judge(
     site: &[&Recipe],
     config: &SuiteConfig,
 ) -> Vec<TestResult> {
-    results(CHECKS.iter(), seen, base, &Declarations::of(vo, site), config)
+    let sights = [(When::Booted, seen.booted), (When::Sealed, seen.sealed)];
+    results(CHECKS.iter(), &sights, seen.base_paths, base, &Declarations::of(vo, site), config)
+}
+
+/// Runs the checks of files on the sealed disk alone, of a machine that nothing else is seen of.
+#[must_use]
+pub fn judge_sealed(
+    sealed: Sight<'_>,
+    base_paths: &[String],
+    base: &Facts,
+    vo: &Recipe,
+    site: &[&Recipe],
+    config: &SuiteConfig,
+) -> Vec<TestResult> {
+    let checks = CHECKS.iter().filter(|check| check.sees == Sees::Files);
+    results(checks, &[(When::Sealed, sealed)], base_paths, base, &Declarations::of(vo, site), config)
 }
 
 /// Runs the checks of the running machine once more, on what was seen of it later: what it opened or loaded meanwhile.
@@ -137,12 +152,14 @@ pub fn judge_running(
     config: &SuiteConfig,
 ) -> Vec<TestResult> {
     let checks = CHECKS.iter().filter(|check| check.sees == Sees::Machine);
-    results(checks, seen, base, &Declarations::of(vo, site), config)
+    let sights = [(When::Booted, seen.booted)];
+    results(checks, &sights, seen.base_paths, base, &Declarations::of(vo, site), config)
 }
 
 fn results<'c>(
     checks: impl Iterator<Item = &'c Check>,
-    seen: &Seen<'_>,
+    sights: &[(When, Sight<'_>)],
+    base_paths: &[String],
     base: &Facts,
     declared: &Declarations,
     config: &SuiteConfig,
@@ -151,13 +168,10 @@ fn results<'c>(
         .map(|check| {
             let start = Instant::now();
             let mut complaints = Complaints::default();
-            let booted = (When::Booted, seen.booted, "this machine");
-            let sights: &[_] = match check.sees {
-                Sees::Machine => &[booted],
-                Sees::Files => &[booted, (When::Sealed, seen.sealed, "its disk")],
-            };
+            let given =
+                || sights.iter().filter(|(when, _)| check.sees == Sees::Files || *when == When::Booted);
             for list in check.lists {
-                let all = sights.iter().map(|(_, sight, whose)| (sight.facts, *whose));
+                let all = given().map(|(when, sight)| (sight.facts, when.whose()));
                 for (facts, whose) in all.chain([(base, "the base")]) {
                     if facts.truncated.iter().any(|cut| cut.split(':').next() == Some(list)) {
                         complaints.add(
@@ -168,9 +182,8 @@ fn results<'c>(
                     }
                 }
             }
-            for (when, sight, _) in sights {
-                let Sight { facts: now, contents, changes } = *sight;
-                let (when, base_paths) = (*when, seen.base_paths);
+            for (when, sight) in given() {
+                let (when, Sight { facts: now, contents, changes }) = (*when, *sight);
                 let evidence = Evidence { when, now, contents, changes, base, base_paths, declared };
                 (check.run)(&evidence, config, &mut complaints);
             }
@@ -199,6 +212,16 @@ enum When {
     Sealed,
     /// After its boot.
     Booted,
+}
+
+impl When {
+    /// What was seen, for people.
+    fn whose(self) -> &'static str {
+        match self {
+            Self::Sealed => "its disk",
+            Self::Booted => "this machine",
+        }
+    }
 }
 
 /// What a check looks at: one sight of the machine, the base, and what is declared.
@@ -333,6 +356,7 @@ mod tests {
         };
         machine.booted = with(&[change("/usr/bin/ls", Some(node("a")), Some(node("b")))]);
         machine.fails("programs", "", "", "/usr/bin/ls");
+        assert!(machine.judge_sealed().iter().all(TestResult::passed));
         machine.booted = with(&[change("/usr/sbin/request-key", None, Some(node("a")))]);
         machine.fails("configuration", "", "", "/usr/sbin/request-key");
         machine.booted = Some(Comparison { changes: Vec::new(), ..Machine::base().disk });
@@ -342,6 +366,24 @@ mod tests {
             ..booted
         });
         machine.fails("outside", "", "", "sector 1");
+    }
+
+    #[test]
+    fn a_disk_that_does_not_boot_is_judged_by_itself() {
+        let mut machine = Machine::base();
+        let sealed = machine.judge_sealed();
+        assert!(sealed.iter().all(TestResult::passed), "{sealed:?}");
+        assert!(
+            sealed.len() < machine.judge("", "").len(),
+            "what only a running machine shows is not judged"
+        );
+        let helper = fixture::change("/usr/sbin/tomoyo-init", None, Some(fixture::node("x")));
+        machine.disk.changes.push(helper);
+        machine.files = Some(machine.now.clone());
+        machine.files.as_mut().unwrap().truncated.push("units".to_owned());
+        let failed: Vec<_> = machine.judge_sealed().into_iter().filter(|result| !result.passed()).collect();
+        let names: Vec<_> = failed.iter().map(|result| result.name.as_str()).collect();
+        assert!(names.contains(&"configuration") && names.contains(&"units"), "{names:?}");
     }
 
     #[test]
