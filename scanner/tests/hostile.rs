@@ -51,6 +51,16 @@ proptest! {
     }
 }
 
+/// The grammar's tokenizer takes tokens for ever there.
+#[test]
+fn here_documents_without_an_end_are_read() {
+    for text in
+        ["$(a <<  in (<< in ", "$(\n<<  in ((<< in ", "`a << E << F`", "$(a <<'E' <<-F\nE\n", "$(a << << )"]
+    {
+        check(text.as_bytes());
+    }
+}
+
 #[test]
 fn every_prefix_of_a_seed_is_read() {
     for seed in SEEDS {
