@@ -25,8 +25,6 @@ fn check(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         check(&bytes);
@@ -43,6 +41,14 @@ proptest! {
     }
 
     #[test]
+    fn any_here_document_like_text_is_read(pieces in proptest::collection::vec(prop_oneof![
+        3 => Just("<<"), 1 => Just("<<-"), 1 => Just("<"), 2 => Just("''"), 1 => Just("\"\""), 2 => Just(" "), 1 => Just("\t"), 2 => Just("\n"), 1 => Just("\\"), 1 => Just("$("), 1 => Just("(("),
+        1 => Just("("), 2 => Just(")"), 1 => Just("${"), 1 => Just("}"), 1 => Just("$["), 1 => Just("]"), 1 => Just("`"), 1 => Just("'"), 1 => Just("\""), 2 => Just("E"), 1 => Just("#"), 1 => Just(";"), 1 => Just("@("),
+    ], 0..16)) {
+        check(pieces.concat().as_bytes());
+    }
+
+    #[test]
     fn seeds_with_a_byte_changed_are_read(seed in 0..SEEDS.len(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut bytes = SEEDS[seed].as_bytes().to_vec();
         let at = at.index(bytes.len());
@@ -54,9 +60,19 @@ proptest! {
 /// The grammar's tokenizer takes tokens for ever there.
 #[test]
 fn here_documents_without_an_end_are_read() {
-    for text in
-        ["$(a <<  in (<< in ", "$(\n<<  in ((<< in ", "`a << E << F`", "$(a <<'E' <<-F\nE\n", "$(a << << )"]
-    {
+    for text in [
+        "$(a <<  in (<< in ",
+        "$(\n<<  in ((<< in ",
+        "x<<-$x$( ){ xargs ",
+        "a <<'' b",
+        "a <<\"\" b\\",
+        "a <<'' b #",
+        "a <<'' b\\\n",
+        "a <<''; b <<",
+        "`a << E << F`",
+        "$(a <<'E' <<-F\nE\n",
+        "$(a << << )",
+    ] {
         check(text.as_bytes());
     }
 }

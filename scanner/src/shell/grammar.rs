@@ -72,8 +72,11 @@ fn parse_on_own_stack(text: &str, openers: usize) -> Result<ast::Program, Refusa
 
 fn parse(text: &str) -> Result<ast::Program, Refusal> {
     let options = ParserOptions::default();
+    // Where a text ends in the line of a here-document with an empty tag, the tokenizer takes tokens for ever. The
+    // first of the line ends may be escaped.
+    let ended = format!("{text}\n\n");
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let tokens = brush_parser::uncached_tokenize_str(text, &options.tokenizer_options())
+        let tokens = brush_parser::uncached_tokenize_str(&ended, &options.tokenizer_options())
             .map_err(|error| Refusal::limit(&error.to_string()))?;
         tokens_are_safe(&tokens)?;
         brush_parser::parse_tokens(&tokens, &options).map_err(|error| {
@@ -88,17 +91,23 @@ fn parse(text: &str) -> Result<ast::Program, Refusal> {
 }
 
 /// The parser counts characters; we count bytes.
-struct Offsets(Option<Vec<usize>>);
+struct Offsets {
+    /// Of each character; none where all are of one byte.
+    characters: Option<Vec<usize>>,
+    end: usize,
+}
 
 impl Offsets {
     fn new(text: &str) -> Self {
-        Self((!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).chain([text.len()]).collect()))
+        let characters = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
+        Self { characters, end: text.len() }
     }
 
+    /// What the parser counts behind the end is the line ends that it was given.
     fn byte(&self, index: usize) -> usize {
-        match &self.0 {
-            None => index,
-            Some(offsets) => offsets.get(index).or(offsets.last()).copied().unwrap_or(index),
+        match &self.characters {
+            None => index.min(self.end),
+            Some(offsets) => offsets.get(index).copied().unwrap_or(self.end),
         }
     }
 }
