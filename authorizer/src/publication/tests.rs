@@ -1,9 +1,12 @@
 //! Publishing into real repositories, read back by this module and by git itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use recipe_spec::Limits;
+use git2::{FileMode, Signature, Time};
+use recipe_spec::{Code, Limits};
 
+use super::shelf::BRANCH;
 use super::*;
 use crate::site::Layout;
 
