@@ -57,7 +57,7 @@ file = { path = "/etc/systemd/system/declared-too.service", source = "boot.servi
 service = { name = "declared-too", enabled = true }
 "#;
 
-const VARIANTS: [Variant; 14] = [
+const VARIANTS: [Variant; 16] = [
     Variant {
         name: "port",
         files: &["port.sh", "answer.pl", "port.service"],
@@ -77,6 +77,8 @@ const VARIANTS: [Variant; 14] = [
     script("undo", &["undo.sh"], &["site/site-files"]),
     script("link", &["link.sh"], &["site/programs"]),
     script("helper", &["helper.sh"], &["site/configuration"]),
+    script("sshd", &["sshd.sh"], &["site/sshd", "site/configuration"]),
+    script("wide", &["wide.sh"], &["site/units"]),
     Variant {
         name: "boot",
         files: &["boot.sh", "boot.service"],

@@ -173,12 +173,15 @@ fn check_modes(layout: &Layout) -> Result<(), SiteError> {
         layout.suites(),
         layout.state(),
         layout.crl_seen(),
-        layout.authorizations(),
-        layout.recipe_crl(),
         layout.bases(),
         layout.layers(),
     ];
-    trusted.iter().try_for_each(|path| store::check_unwritable(path))
+    trusted.iter().try_for_each(|path| store::check_unwritable(path))?;
+    // What is signed can still be taken away, or put back to what it was.
+    store::check_tree_unwritable(&layout.recipe_crl())?;
+    let repository = layout.authorizations();
+    let moves = ["", "HEAD", "config", "packed-refs", "objects", "refs", "refs/heads", "refs/heads/main"];
+    moves.iter().try_for_each(|name| store::check_unwritable(&repository.join(name)))
 }
 
 fn load_pins(layout: &Layout, config: &SiteConfig) -> Result<SitePins, SiteError> {

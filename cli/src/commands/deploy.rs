@@ -285,7 +285,13 @@ fn end_unless(over: &AtomicBool) {
 fn order(wanted: &DeployArguments) -> Result<Order, Problem> {
     let (name, version) = named(&wanted.name)?;
     let forwards = wanted.forwards.iter().map(|text| text.parse::<PortForward>().map_err(Problem::usage));
-    Ok(Order { name, version, forwards: forwards.collect::<Result<_, _>>()? })
+    let forwards: Vec<PortForward> = forwards.collect::<Result<_, _>>()?;
+    let twice = |at: usize| forwards[..at].iter().any(|before| before.host == forwards[at].host);
+    if let Some(at) = (0..forwards.len()).find(|at| twice(*at)) {
+        let port = forwards[at].host;
+        return Err(Problem::usage(format!("--forward names port {port} of the host twice")));
+    }
+    Ok(Order { name, version, forwards })
 }
 
 /// `VO/NAME` or `VO/NAME@VERSION`.
@@ -320,6 +326,8 @@ mod tests {
             assert!(matches!(order(wrong, &[]), Err(Problem::Usage(_))), "{wrong}");
         }
         assert!(matches!(order("atlas/web", &["80"]), Err(Problem::Usage(_))));
+        assert!(order("atlas/web", &["8080:80", "8081:80"]).is_ok());
+        assert!(matches!(order("atlas/web", &["8080:80", "8080:81"]), Err(Problem::Usage(_))));
     }
 
     #[test]

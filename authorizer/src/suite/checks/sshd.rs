@@ -3,11 +3,12 @@
 //! sshd takes the first value of a keyword; `Include` inserts files where it stands, and a `Match` block overrides for
 //! whom it fits (sshd_config(5)). A file that is included and was not seen fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guest::facts::{Facts, SmallFile};
 use serde::{Deserialize, Serialize};
 
+use super::super::declarations::{By, Standing};
 use super::super::pattern::Pattern;
 use super::{Check, Sees};
 
@@ -17,7 +18,7 @@ use super::{Check, Sees};
 pub struct SshdConfig {
     /// Keyword in lower case, and the value it must have, also in every `Match` block that sets it.
     pub require: BTreeMap<String, String>,
-    /// Keywords, in lower case, that may be set nowhere but in the base's files: they bring other keys or programs.
+    /// Keywords, in lower case, that may be set nowhere but in the base's and the site's files: they bring other keys or programs.
     pub forbid: Vec<String>,
 }
 
@@ -41,6 +42,9 @@ pub(super) const CHECK: Check = Check {
         }
         let mut settings = Settings::default();
         settings.read(&evidence.now.sshd, MAIN, 0);
+        // The agent found it to be included, so one of the two reads a line otherwise than sshd does.
+        let unread = evidence.now.sshd.iter().filter(|file| !settings.read.contains(&file.path));
+        settings.unseen.extend(unread.map(|file| file.path.clone()));
         for problem in &settings.unseen {
             complaints.add(
                 problem,
@@ -76,12 +80,12 @@ pub(super) const CHECK: Check = Check {
             }
         }
         for setting in settings.all.iter().filter(|setting| config.sshd.forbid.contains(&setting.keyword)) {
-            let in_base = evidence
-                .base
-                .sshd
-                .iter()
-                .any(|base| evidence.now.sshd.contains(base) && base.path == setting.file);
-            if !in_base {
+            let file = evidence.now.sshd.iter().find(|file| file.path == setting.file);
+            let trusted = file.is_some_and(|file| {
+                let standing = evidence.standing(&file.path, Some(&file.sha256), file.link.as_deref());
+                evidence.base.sshd.contains(file) || standing == Standing::Declared(By::Site)
+            });
+            if !trusted {
                 complaints.add(
                     &setting.file,
                     format_args!(
@@ -124,6 +128,8 @@ struct Settings {
     matched: Vec<Setting>,
     /// Every setting.
     all: Vec<Setting>,
+    /// Files that were judged.
+    read: BTreeSet<String>,
     /// Files that could not be judged.
     unseen: Vec<String>,
     in_match: bool,
@@ -136,6 +142,7 @@ impl Settings {
             self.unseen.push(path.to_owned());
             return;
         };
+        self.read.insert(path.to_owned());
         // A `Match` in an included file ends with that file.
         let outer = self.in_match;
         for line in text.lines() {
@@ -176,13 +183,16 @@ impl Settings {
             self.unseen.push(value.to_owned());
             return;
         }
+        // sshd joins what quotes or a backslash hold together, and we would not.
+        if value.contains(['"', '\'', '\\']) {
+            self.unseen.push(value.to_owned());
+            return;
+        }
         for word in value.split_whitespace() {
-            let word = word.trim_matches('"');
             let word = if word.starts_with('/') { word.to_owned() } else { format!("/etc/ssh/{word}") };
             // The facts hold what lies below /etc/ssh; of anything else it is not known whether it exists.
-            let known = word.starts_with("/etc/ssh/")
-                && !word.contains(['?', '[', '{', '~', '\\'])
-                && !word.contains("..");
+            let known =
+                word.starts_with("/etc/ssh/") && !word.contains(['?', '[', '{', '~']) && !word.contains("..");
             let Some(pattern) = Pattern::try_from(word.clone()).ok().filter(|_| known) else {
                 self.unseen.push(word);
                 continue;
@@ -220,7 +230,9 @@ mod tests {
         machine(&format!("{INCLUDE}PermitRootLogin yes\n"), CLOSED).passes("sshd", "", "");
         machine(&format!("PermitRootLogin yes\n{INCLUDE}"), CLOSED).fails("sshd", "", "", "permitrootlogin");
         machine("", CLOSED).fails("sshd", "", "", "does not set permitrootlogin");
-        machine(CLOSED, "").passes("sshd", "", "");
+        let mut alone = machine(CLOSED, "");
+        alone.now.sshd.truncate(1);
+        alone.passes("sshd", "", "");
     }
 
     #[test]
@@ -261,6 +273,24 @@ mod tests {
         looped.fails("sshd", "", "", "could not be judged");
     }
 
+    /// What sshd reads as one name and a split at blanks as another.
+    #[test]
+    fn an_include_in_quotes_cannot_be_judged() {
+        for line in [
+            "Include '/etc/ssh/sshd_config.d/more'",
+            "Include \"/etc/ssh/sshd_config.d/more\"",
+            "Include /etc/ssh/sshd_config.d/m'o're",
+            "Include /etc/ssh/sshd_config.d/m\\ore",
+            "Include=\"/etc/ssh/sshd_config.d/a b\"",
+        ] {
+            machine(&format!("{INCLUDE}{line}\n"), CLOSED).fails("sshd", "", "", "could not be judged");
+        }
+        // Whatever the reason: a file that the agent found to be read is judged, or nothing passes.
+        let mut other = machine(INCLUDE, CLOSED);
+        other.now.sshd.push(small_file("/etc/ssh/more", "Match all\nPermitRootLogin yes\n"));
+        other.fails("sshd", "", "", "/etc/ssh/more");
+    }
+
     #[test]
     fn a_running_server_has_the_bases_command_line() {
         let server = |title: &str| Process {
@@ -292,6 +322,14 @@ mod tests {
         }
         let other = format!("{CLOSED}AuthorizedKeysFile /tmp/keys\n");
         machine(INCLUDE, &other).fails("sshd", "", "", "authorizedkeysfile");
+        machine(INCLUDE, &format!("{CLOSED}Banner /etc/shadow\n")).fails("sshd", "", "", "sets banner");
+        // The site's own file says what the site wants.
+        let content = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitEmptyPasswords no\nAcceptEnv LANG\n";
+        let step = format!("[[step]]\nfile = {{ path = \"/etc/ssh/sshd_config\", content = {content:?} }}\n");
+        let mut own = machine(content, "");
+        own.now.sshd.truncate(1);
+        own.passes("sshd", "", &step);
+        own.fails("sshd", &step, "", "sets acceptenv");
     }
 
     #[test]

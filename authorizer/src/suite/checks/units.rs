@@ -37,6 +37,21 @@ const RUNTIME_UNITS: [&str; 9] = [
     "user.control",
 ];
 
+/// Kinds of units (systemd.unit(5)).
+const KINDS: [&str; 11] = [
+    "service",
+    "socket",
+    "target",
+    "mount",
+    "automount",
+    "timer",
+    "path",
+    "slice",
+    "scope",
+    "swap",
+    "device",
+];
+
 const DECLARE_SERVICE: &str = "declare it with a `service` step, or disable it";
 const DECLARE_FILE: &str = "put it there with a `file` or `link` step, or remove it";
 const REMOVE: &str = "remove it";
@@ -103,6 +118,11 @@ impl<'a> Place<'a> {
             program: path.split('/').any(|part| programs.iter().any(|end| part.ends_with(end))),
         }
     }
+
+    /// Whether the file, or what it leads to, is a unit.
+    fn is_definition(&self) -> bool {
+        !(self.starts || self.drop_in || self.program)
+    }
 }
 
 type Problem = (&'static str, &'static str);
@@ -126,15 +146,25 @@ fn judge(
         let by_site = standing == Standing::Declared(By::Site) || (place.starts && enabled == Some(By::Site));
         return if by_site { Ok(()) } else { Err(("touches a protected unit", LEAVE)) };
     }
+    if standing == Standing::Declared(By::Site) {
+        return Ok(());
+    }
+    if is_wide(place.unit) {
+        return Err(("is about all units of a kind, or all whose names begin alike", REMOVE));
+    }
+    // A drop-in can start and stop other units, and so can a file in the place of a unit of the base.
+    let masks = unit.link.as_deref() == Some("/dev/null") && !place.drop_in;
+    if standing == Standing::Declared(By::Vo) && !place.starts && !masks && is_of_base(evidence, place.unit) {
+        return Err(("changes or extends a unit of the base", LEAVE));
+    }
     // That something starts by itself a `service` step says, and not a link.
     match standing {
-        Standing::Declared(By::Site) => return Ok(()),
         Standing::Declared(By::Vo) if !place.starts => return Ok(()),
         Standing::Different => return Err(("is not what the recipe declared", DECLARE_FILE)),
         // Another name for a unit that is judged where it lies.
         Standing::Unseen if !place.starts && unit.link.as_deref().is_some_and(is_unit) => return Ok(()),
         Standing::Unseen if !place.starts => return Err((UNSEEN, DECLARE_FILE)),
-        Standing::Declared(By::Vo) | Standing::Unseen | Standing::Undeclared => {}
+        Standing::Declared(_) | Standing::Unseen | Standing::Undeclared => {}
     }
     if place.program {
         return Err(("is a program that systemd runs, and not the base's", DECLARE_FILE));
@@ -162,6 +192,33 @@ fn judge(
         Some(target) if evidence.declared.enabled.keys().any(|name| names_unit(target, name)) => Ok(()),
         _ => Err(("is written by hand, and nobody declared it", DECLARE_FILE)),
     }
+}
+
+/// Whether this is no unit's name, but what systemd takes for all of a kind, or a prefix of names, also of instances.
+fn is_wide(name: &str) -> bool {
+    let (stem, kind) = name.rsplit_once('.').unwrap_or(("", name));
+    let prefix = stem.split('@').next().unwrap_or_default();
+    KINDS.contains(&kind) && (prefix.is_empty() || prefix.ends_with('-'))
+}
+
+/// Whether the base has a unit of this name, or the template of this instance.
+fn is_of_base(evidence: &Evidence<'_>, name: &str) -> bool {
+    let template = template_of(name);
+    let has = |wanted: &str| {
+        evidence.base.units.iter().any(|base| {
+            let path = normal(&base.path);
+            Place::of(&path).is_definition() && path.rsplit('/').next() == Some(wanted)
+        })
+    };
+    name.rsplit('.').next().is_some_and(|kind| KINDS.contains(&kind))
+        && (has(name) || template.is_some_and(|template| has(&template)))
+}
+
+/// The template of an instance, or of a template itself (systemd.unit(5)).
+fn template_of(name: &str) -> Option<String> {
+    let (stem, _) = name.split_once('@')?;
+    let (_, kind) = name.rsplit_once('.')?;
+    Some(format!("{stem}@.{kind}"))
 }
 
 /// Whether a link of the base goes with a unit that a step disables: it starts the unit, or is another name for it.
@@ -203,12 +260,7 @@ fn vendor(
         });
         return if own { Ok(()) } else { Err(("extends a unit of the base, or may", DECLARE_FILE)) };
     }
-    let template = place
-        .unit
-        .split_once('@')
-        .zip(place.unit.rsplit_once('.'))
-        .map(|((name, _), (_, suffix))| format!("{name}@.{suffix}"));
-    if template.is_some_and(|template| {
+    if template_of(place.unit).is_some_and(|template| {
         template != place.unit
             && evidence.base.units.iter().any(|base| normal(&base.path).rsplit('/').next() == Some(&template))
     }) {
@@ -390,6 +442,61 @@ mod tests {
         machine(|m| m.now.units.push(unit("/run/systemd/units/invocation:x", "1"))).passes("units", "", "");
     }
 
+    /// A file of that very name beside it makes a piece for many units not a package's own.
+    #[test]
+    fn nothing_is_about_units_of_a_kind_or_with_a_prefix() {
+        for folder in ["/usr/lib/systemd/system", "/etc/systemd/system"] {
+            for name in ["multi-.target", "device", "swap", "kmod-.service", "getty-@.service", "-.mount"] {
+                let (dummy, piece) = (format!("{folder}/{name}"), format!("{folder}/{name}.d/10-x.conf"));
+                let both = machine(|m| m.now.units.extend([unit(&dummy, ""), unit(&piece, "x")]));
+                let step = |path: &str, text: &str| {
+                    format!("[[step]]\nfile = {{ path = \"{path}\", content = \"{text}\" }}\n")
+                };
+                let steps = step(&dummy, "") + &step(&piece, "x");
+                for declared in ["", &steps] {
+                    both.fails("units", declared, "", &format!("{dummy}: is about all"));
+                    both.fails("units", declared, "", &format!("{piece}: is about all"));
+                }
+                both.passes("units", "", &steps);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_recipe_declares_of_the_bases_units_is_not_more_than_a_mask() {
+        let step = |path: &str| format!("[[step]]\nfile = {{ path = \"{path}\", content = \"x\" }}\n");
+        let with = |path: &str| {
+            machine(|m| {
+                let of_base = ["multi-user.target", "worker@.service"]
+                    .map(|name| unit(&format!("/lib/systemd/system/{name}"), "x"));
+                m.base.units.extend(of_base.clone());
+                m.now.units.extend(of_base);
+                m.now.units.push(unit(path, "x"));
+            })
+        };
+        for name in [
+            "multi-user.target.d/x.conf",
+            "multi-user.target",
+            "worker@1.service.d/x.conf",
+            "worker@1.service",
+            "worker@.service.d/x.conf",
+        ] {
+            let path = format!("/etc/systemd/system/{name}");
+            with(&path).fails("units", &step(&path), "", "changes or extends a unit of the base");
+            with(&path).passes("units", "", &step(&path));
+        }
+        let own = "/etc/systemd/system/nginx.service.d/x.conf";
+        with(own).passes("units", &step(own), "");
+        let mask = "/etc/systemd/system/worker@1.service";
+        let masked = format!("[[step]]\nlink = {{ path = \"{mask}\", target = \"/dev/null\" }}\n");
+        machine(|m| {
+            let template = unit("/lib/systemd/system/worker@.service", "x");
+            m.base.units.push(template.clone());
+            m.now.units.extend([template, link(mask, "/dev/null")]);
+        })
+        .passes("units", &masked, "");
+    }
+
     #[test]
     fn no_packages_unit_starts_by_a_name_that_the_base_knows() {
         let folder = "/usr/lib/systemd/system";
@@ -403,7 +510,7 @@ mod tests {
             // Whatever needs a path below it starts it.
             ("var-log.mount", "mounts"),
             // Prefixes, instances and aliases: systemd.unit(5).
-            ("cron-.service.d/x.conf", "extends"),
+            ("cron-.service.d/x.conf", "is about all"),
             ("getty@tty1.service.d/x.conf", "extends"),
             ("alias.service.d/x.conf", "extends"),
         ] {
