@@ -20,7 +20,9 @@ pub enum Stage {
     Standing,
     /// QEMU, and whether it can use KVM here.
     Machines,
-    /// The build machine boots.
+    /// The base's own boot, paused: found, or made.
+    BaseTemplate,
+    /// The build machine starts as a clone of it.
     Boot,
     /// The VO's recipe is applied.
     ApplyVo,
@@ -64,7 +66,8 @@ impl Stage {
             Self::Base => "check the base image",
             Self::Standing => "look for an authorization that holds",
             Self::Machines => "find out how machines run here",
-            Self::Boot => "boot the build machine",
+            Self::BaseTemplate => "bring the base to rest",
+            Self::Boot => "start the build machine",
             Self::ApplyVo => "apply the VO's recipe",
             Self::ApplySite => "apply the site's recipes",
             Self::ApplyAgain => "apply both once more",

@@ -1,6 +1,7 @@
 //! The site's machines: one place that turns `site.toml`, a base and a disk into what the harness starts, for
 //! building, testing and deploying alike.
 
+mod base_template;
 mod clones;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use harness::{
     Accelerator, Confinement, DISK_COMMAND_LINE, DiskSpec, DownloadLimits, Exec, Exited, Forward,
     HarnessError, Initrd, Machine, MachineLimits, MachineSpec, Memory, NANO_COMMAND_LINE, Network, Origin,
     Output, Prefix, Probe, Qemu, RelayEvent, RelayLimits, RelayPolicy, RelaySpec, SameUser, Start,
-    SystemState, Template, UserRange, fetch_download,
+    SystemState, Template, UserRange, Written, fetch_download,
 };
 use recipe_spec::manifest::{FunctionTest, Manifest};
 use recipe_spec::{Code, OriginName, Sha256Digest};
@@ -30,6 +31,7 @@ use crate::site::config;
 use crate::stopped::Stopped;
 use crate::suite::{TestOutcome, TestResult};
 
+pub(crate) use base_template::RestingBase;
 pub(crate) use clones::not_a_clone;
 pub use clones::{new_hostname, outdated};
 
@@ -136,21 +138,14 @@ impl<'a> Machines<'a> {
         }
     }
 
-    /// A machine to apply recipes in: no network card, and a relay to the origins that the VO's recipe declares.
-    pub(crate) fn building(
-        &self,
-        base: &VerifiedBase,
-        disk: DiskSpec,
-        manifest: &Manifest,
-    ) -> Result<Machine, Stopped> {
+    /// A relay to these of the site's origins; what it is asked for is told by [`Machines::drain_fetched`].
+    fn relay(&self, origins: &[OriginName]) -> Result<RelaySpec, Stopped> {
         let fetched = Arc::clone(&self.fetched);
-        let relay = RelaySpec {
-            policy: RelayPolicy { origins: self.declared_origins(&manifest.network.fetch)? },
+        Ok(RelaySpec {
+            policy: RelayPolicy { origins: self.declared_origins(origins)? },
             limits: RelayLimits::STANDARD,
             events: Arc::new(move |event| fetched.lock().unwrap_or_else(PoisonError::into_inner).push(event)),
-        };
-        let limit = Duration::from_secs(self.site.config().executor.authorize_seconds.get().into());
-        self.spawn(base, "build", disk, Network::None, Some(relay), Some(limit))
+        })
     }
 
     /// A machine that boots a sealed disk, to be paused and kept: as it will be deployed, with nothing forwarded. It ends after
@@ -166,7 +161,7 @@ impl<'a> Machines<'a> {
         if let Start::Boot(boot) = &mut spec.start {
             boot.memory = Memory::Kept;
         }
-        Ok(Machine::spawn(&self.qemu, spec)?)
+        Ok(self.start(spec)?)
     }
 
     /// A clone to test in, awake; `interruption` ends it, and so does `limit`.
@@ -194,7 +189,7 @@ impl<'a> Machines<'a> {
             ),
             ..self.spec(base, "inspect", disk, Network::None, None, Some(limit))
         };
-        Ok(Machine::spawn(&self.qemu, spec)?)
+        Ok(self.start(spec)?)
     }
 
     /// A machine that stays: a clone, awake, with this name. `interruption` ends it.
@@ -223,10 +218,10 @@ impl<'a> Machines<'a> {
     ) -> Result<Machine, Stopped> {
         let Original { base, disk, template, manifest } = original;
         let spec = MachineSpec {
-            start: Start::Clone(template.clone()),
+            start: Start::Clone(template.clone(), Written::Below),
             ..self.spec(base, name, disk, network, None, wall_clock)
         };
-        let mut machine = Machine::spawn(&self.qemu, spec)?;
+        let mut machine = self.start(spec)?;
         let killer = machine.killer();
         interruption.when_asked(move || killer.kill());
         machine.wake(harness::identity::fresh(template, hostname)?).map_err(not_a_clone)?;
@@ -238,17 +233,8 @@ impl<'a> Machines<'a> {
         Ok(machine)
     }
 
-    fn spawn(
-        &self,
-        base: &VerifiedBase,
-        name: &str,
-        disk: DiskSpec,
-        network: Network,
-        relay: Option<RelaySpec>,
-        wall_clock: Option<Duration>,
-    ) -> Result<Machine, Stopped> {
-        let spec = self.spec(base, name, disk, network, relay, wall_clock);
-        Ok(Machine::spawn(&self.qemu, spec)?)
+    fn start(&self, spec: MachineSpec) -> Result<Machine, HarnessError> {
+        Machine::spawn(&self.qemu, spec)
     }
 
     fn spec(

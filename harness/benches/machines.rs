@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use harness::{
     Accelerator, Boot, Confinement, DISK_COMMAND_LINE, DiskSpec, Exec, Initrd, Machine, MachineLimits,
-    MachineSpec, Memory, Network, Pinned, Qemu, SameUser, Start, Template, UserRange, identity,
+    MachineSpec, Memory, Network, Pinned, Qemu, SameUser, Start, Template, UserRange, Written, identity,
 };
 use recipe_spec::digest::Sha256Digest;
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ impl Bench {
 
     /// From nothing to: loaded, awake, answered.
     fn clone(&self, name: &str, template: &Template) -> [Duration; 3] {
-        let spec = self.spec(name, Start::Clone(template.clone()));
+        let spec = self.spec(name, Start::Clone(template.clone(), Written::Below));
         let start = Instant::now();
         let mut machine = Machine::spawn(&self.qemu, spec).unwrap();
         let loaded = start.elapsed();

@@ -56,9 +56,9 @@ pub use qemu::Qemu;
 pub use relay::{RelayEvent, RelayLimits};
 pub use spec::{
     Boot, DISK_COMMAND_LINE, DiskSpec, Forward, Initrd, MachineLimits, MachineSpec, Memory,
-    NANO_COMMAND_LINE, Network, RelaySpec, Start,
+    NANO_COMMAND_LINE, Network, RelaySpec, Start, Written,
 };
-pub use template::Template;
+pub use template::{Shape, Template};
 pub use wire::Output;
 
 /// The static agent, as the build made it: an ELF program for x86-64.

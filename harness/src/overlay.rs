@@ -82,6 +82,15 @@ pub(crate) fn create(path: &Path, virtual_size: u64) -> Result<(), HarnessError>
     write().map_err(|source| HarnessError::system("create", path, source))
 }
 
+/// Makes an overlay that begins as a copy of another, for us alone (0600).
+pub(crate) fn copy(from: &mut File, path: &Path) -> Result<(), HarnessError> {
+    let mut write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        std::io::copy(from, &mut file).map(drop)
+    };
+    write().map_err(|source| HarnessError::system("copy an overlay to", path, source))
+}
+
 /// The header of an image in which nothing is allocated (QEMU `docs/interop/qcow2.txt`).
 fn empty_header(virtual_size: u64) -> Vec<u8> {
     let entries = u32::try_from(virtual_size.div_ceil(BEHIND_L1_ENTRY)).unwrap_or(u32::MAX);

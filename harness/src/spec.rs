@@ -57,7 +57,16 @@ pub enum Start {
     Boot(Boot),
     /// It goes on where a template was paused. Memory, processor, card, relay port and disk must be those of the template,
     /// and so must QEMU's version; the template's overlay comes on top of the layers that [`DiskSpec`] names.
-    Clone(Template),
+    Clone(Template, Written),
+}
+
+/// Where a clone has what its template's machine had written to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// In the template's overlay, below its own.
+    Below,
+    /// In its own first overlay, which begins as a copy of the template's: it is sealed as one layer.
+    Copied,
 }
 
 impl Start {
@@ -72,7 +81,7 @@ impl Start {
         match self {
             Self::Boot(Boot { initrd: Initrd::Disk(_), .. }) => Mode::Disk,
             Self::Boot(Boot { initrd: Initrd::Nano(_), .. }) => Mode::Nano,
-            Self::Clone(template) => template.mode(),
+            Self::Clone(template, _) => template.mode(),
         }
     }
 }

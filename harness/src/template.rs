@@ -102,7 +102,8 @@ pub struct Booted {
 
 impl Shape {
     /// The shape of the machine that `spec` describes.
-    pub(crate) fn of(spec: &MachineSpec, qemu_version: &str) -> Self {
+    #[must_use]
+    pub fn of(spec: &MachineSpec, qemu_version: &str) -> Self {
         let images = spec.disk.iter().flat_map(|disk| std::iter::once(&disk.base).chain(&disk.layers));
         Self {
             qemu: qemu_version.to_owned(),

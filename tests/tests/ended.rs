@@ -18,7 +18,7 @@ const FINISHED: &str = "stage-finished";
 const AT_ONCE: Duration = Duration::ZERO;
 
 /// All stages of an authorization, in their order.
-const STAGES: [&str; 20] = [
+const STAGES: [&str; 21] = [
     "intake",
     "verify",
     "revocation",
@@ -26,6 +26,7 @@ const STAGES: [&str; 20] = [
     "base",
     "standing",
     "machines",
+    "base-template",
     "boot",
     "apply-vo",
     "apply-site",
@@ -49,7 +50,7 @@ fn a_run_that_ends_early_leaves_nothing_and_the_next_goes_on() {
     ground.submit();
     killed(&ground, &At::Event(STARTED, "verify", AT_ONCE));
     interrupted(&ground, Signal::INT, &At::Event(FINISHED, "base", AT_ONCE));
-    killed(&ground, &At::Event(STARTED, "boot", Duration::from_millis(100)));
+    killed(&ground, &At::Event(STARTED, "base-template", Duration::from_millis(100)));
     interrupted(&ground, Signal::HUP, &At::Event(STARTED, "apply-vo", AT_ONCE));
     killed(&ground, &At::Event(STARTED, "seal", AT_ONCE));
     // What those left does not stop the next run, which is killed around publishing.

@@ -165,13 +165,14 @@ fn keys_and_signatures_are_written_whole_or_not_at_all() {
 #[test]
 #[ignore = "takes a quarter of an hour: make soak"]
 fn a_disk_that_fills_at_any_stage_costs_one_run() {
-    let world = World::make(1400 * MIB);
+    let world = World::make(1900 * MIB);
     let cache = end_to_end::site::cache();
     let _ = world.run(&["base", "build", "debian-12", "--cache", cache.to_str().unwrap()]).done();
     for (stage, but) in [
         ("intake", 0),
         ("verify", 0),
         ("machines", 0),
+        ("base-template", 0),
         ("boot", 0),
         ("apply-vo", 64 * MIB),
         ("apply-site", 0),

@@ -46,7 +46,10 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     let authorized = site.run(["authorize", &url, "--path", "web"]).done();
     assert_eq!(authorized.json["name"], "atlas/web");
     assert_eq!(authorized.json["sourceCommit"], commit.as_str());
-    assert_eq!(authorized.json["coldBoots"], 2, "one to build, one for the template");
+    assert_eq!(
+        authorized.json["coldBoots"], 2,
+        "one of the base, kept for all builds, one of the sealed disk"
+    );
     nothing_is_left(&site);
     openssl_accepts_the_countersignature(&site, world.path());
 
@@ -54,6 +57,7 @@ fn a_recipe_is_authorized_deployed_and_revoked() {
     assert_eq!(deployed.status, 2, "a port of 0 is no port: {}", deployed.stderr);
     let _ = site.run(["deploy", "atlas/web", "--forward", "2222:22"]).refused("NOT_AUTHORIZED");
     tampered_files_are_refused_before_a_machine_starts(&site);
+    a_tampered_base_template_is_refused(&site, &url);
     an_older_repository_is_no_way_back(&site);
 
     let port = free_port();
@@ -177,17 +181,28 @@ fn kept(site: &Site, store: &str) -> Vec<PathBuf> {
     fs::read_dir(site.folder.join(store)).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// RAM, device state, overlay and record of the one template.
-fn template_files(site: &Site) -> Vec<PathBuf> {
-    let [template] = &kept(site, "templates")[..] else { panic!("one template is kept") };
+/// RAM, device state, overlay and record of the one template in this store.
+fn template_files(site: &Site, store: &str) -> Vec<PathBuf> {
+    let [template] = &kept(site, store)[..] else { panic!("one template is kept") };
     let files: Vec<_> = fs::read_dir(template).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 4, "{files:?}");
     files
 }
 
+/// A byte changed in what build machines are cloned from: none starts from it.
+fn a_tampered_base_template_is_refused(site: &Site, url: &str) {
+    for file in template_files(site, "base-templates/debian-12") {
+        let undo = change_a_byte(&file);
+        let again = site.run(["authorize", url, "--path", "web", "--again"]).refused("LAYER_MISMATCH");
+        assert_eq!(again.json["coldBoots"], 0, "{:#}", again.json);
+        assert!(again.json.to_string().contains("it is made again"), "{:#}", again.json);
+        undo();
+    }
+}
+
 /// A byte changed in a layer, a template, in the base's disk, kernel or initrd: no machine starts from it.
 fn tampered_files_are_refused_before_a_machine_starts(site: &Site) {
-    for file in kept(site, "layers").into_iter().chain(template_files(site)) {
+    for file in kept(site, "layers").into_iter().chain(template_files(site, "templates")) {
         let undo = change_a_byte(&file);
         let refused = site.run(["deploy", "atlas/web"]).refused("LAYER_MISMATCH");
         assert_eq!(refused.json["coldBoots"], 0, "{:#}", refused.json);
@@ -262,7 +277,7 @@ fn an_instance_is_confined(deployed: &Run, site: &Site) {
     for key in fs::read_dir(site.folder.join("keys")).unwrap() {
         assert!(!as_qemu("cat \"$1\" >/dev/null", key.unwrap().path()));
     }
-    for file in kept(site, "layers").into_iter().chain(template_files(site)) {
+    for file in kept(site, "layers").into_iter().chain(template_files(site, "templates")) {
         assert!(!as_qemu(": >>\"$1\"", file));
     }
     assert!(!as_qemu(": >>\"$1\"", site.folder.join("bases/debian-12/disk.qcow2")));

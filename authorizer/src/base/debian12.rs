@@ -7,7 +7,7 @@ pub(super) const NAME: &str = "debian-12";
 /// The distribution's name of the release.
 pub(super) const CODENAME: &str = "bookworm";
 /// Name of the machine until a recipe gives another.
-const HOSTNAME: &str = "debian\n";
+pub(super) const HOSTNAME: &str = "debian\n";
 
 /// The host's programs that the build calls.
 pub(super) const TOOLS: &[Tool] = &[

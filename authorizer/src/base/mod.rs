@@ -292,6 +292,11 @@ impl VerifiedBase {
         &self.predicate.name
     }
 
+    /// The name of the machine in its files.
+    pub(crate) fn hostname(&self) -> &'static str {
+        debian12::HOSTNAME.trim_end()
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -8,17 +8,15 @@ use std::time::{Duration, Instant};
 
 use harness::{AgentErrorKind, DiskSpec, HarnessError, Machine, Output, Pinned, StepOutcome};
 use recipe_spec::manifest::{DECLARED_FILE, Manifest, Step, StepKind};
-use recipe_spec::{Code, Payload, Recipe, Sha256Digest, Timestamp};
+use recipe_spec::{Code, Payload, Recipe, Sha256Digest};
 use serde::Serialize;
 
-use super::revocation::{ask, selectors_of_site};
 use super::scan::ScannedRecipe;
-use super::site_recipes;
 use crate::authorization::LayerRole;
 use crate::base::{DISK_FILE, VerifiedBase};
 use crate::events::{Event, Stage};
 use crate::journal::Journal;
-use crate::machines::{Machines, await_running};
+use crate::machines::{Machines, RestingBase};
 use crate::site::Site;
 use crate::stopped::Stopped;
 
@@ -67,6 +65,8 @@ pub struct AppliedStep {
 pub struct Sealed {
     pub(super) scanned: ScannedRecipe,
     pub(super) base: VerifiedBase,
+    /// Of the base's boot that the build machine went on from.
+    pub(super) base_template: Sha256Digest,
     pub(super) site_recipes: Vec<Recipe>,
     pub(super) layers: [Layer; 2],
     pub(super) steps: Vec<AppliedStep>,
@@ -89,33 +89,24 @@ impl Sealed {
     }
 }
 
-/// Boots a build machine, applies the recipes, and seals the disk.
+/// Starts a build machine, applies the recipes, and seals the disk.
 pub(super) fn build(
     scanned: ScannedRecipe,
-    base: VerifiedBase,
+    resting: RestingBase,
+    site_recipes: Vec<Recipe>,
     site: &Site,
     machines: &Machines<'_>,
     deadline: Instant,
-    clock: &dyn Fn() -> Timestamp,
     journal: &mut Journal<'_>,
 ) -> Result<Sealed, Stopped> {
-    let site_recipes = site_recipes::load(site)?;
-    let _clear = ask(site, &selectors_of_site(&base, &site_recipes), clock())?;
     let recipe = scanned.clear().verified().recipe();
-    let keys = layer_keys(&base, recipe, &site_recipes, machines.qemu_version());
+    let keys = layer_keys(&resting.base, recipe, &site_recipes, machines.qemu_version());
 
     let mut machine = journal.stage(
         Stage::Boot,
         |_: &Machine| machines.described(),
         |journal| {
-            let disk = DiskSpec {
-                base: base.pinned(DISK_FILE),
-                layers: Vec::new(),
-                overlays: vec!["vo".into(), "site".into()],
-            };
-            let mut machine = machines.building(&base, disk, recipe.manifest())?;
-            journal.cold_boot();
-            await_running(&mut machine, site, journal)?;
+            let mut machine = machines.building(&resting, recipe.manifest(), journal.interruption())?;
             machine.open_relay()?;
             Ok(machine)
         },
@@ -177,7 +168,8 @@ pub(super) fn build(
         };
         Ok([take(vo, LayerRole::Vo, keys[0])?, take(site_layer, LayerRole::Site, keys[1])?])
     })?;
-    Ok(Sealed { scanned, base, site_recipes, layers, steps, fetched })
+    let RestingBase { base, template } = resting;
+    Ok(Sealed { scanned, base, base_template: template.sha256(), site_recipes, layers, steps, fetched })
 }
 
 fn sealed_detail(layers: &[Layer; 2]) -> String {

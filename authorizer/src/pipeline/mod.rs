@@ -32,7 +32,7 @@ use crate::base::{self, VerifiedBase};
 use crate::events::{Event, Stage};
 use crate::intake::{self, FetchLimits, Source};
 use crate::journal::Journal;
-use crate::machines::{Machines, workers};
+use crate::machines::{Machines, RestingBase, workers};
 use crate::site::{Site, SiteLock};
 use crate::stopped::Stopped;
 
@@ -148,10 +148,16 @@ pub fn authorize(
     let machines = journal.stage(Stage::Machines, Machines::described, |journal| {
         Machines::prepare(site, &base, Qemu::find()?, workspace.path(), journal)
     })?;
+    let site_recipes = site_recipes::load_unrevoked(site, &base, clock())?;
+    let resting = journal.stage(
+        Stage::BaseTemplate,
+        |resting: &RestingBase| format!("template {}", resting.template.sha256()),
+        |journal| machines.base_template(base, lock, journal),
+    )?;
     // One for all that the recipe can make long: its steps, its boot and its tests.
     let deadline =
         Instant::now() + Duration::from_secs(site.config().executor.authorize_seconds.get().into());
-    let sealed = build::build(scanned, base, site, &machines, deadline, clock, journal)?;
+    let sealed = build::build(scanned, resting, site_recipes, site, &machines, deadline, journal)?;
     let inspected = inspect::inspect(sealed, site, &machines, journal)?;
     let tested = trial::run(inspected, site, &machines, workspace.path(), deadline, journal)?;
     let current = journal.stage(

@@ -84,7 +84,9 @@ struct PolicyInForce<'a> {
 
 /// What was done while building, for people: the build machine's word proves nothing.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct BuildReport<'a> {
+    base_template: DigestSet,
     steps: &'a [super::build::AppliedStep],
     fetched: &'a [crate::events::Event],
 }
@@ -105,7 +107,11 @@ pub(super) fn countersign(
     let evidence = Evidence {
         scan: sealed.scanned.report().json_lines().into_bytes(),
         policy: policy_in_force(site, tested.suite)?,
-        build: json_line(&BuildReport { steps: &sealed.steps, fetched: &sealed.fetched })?,
+        build: json_line(&BuildReport {
+            base_template: DigestSet { sha256: sealed.base_template },
+            steps: &sealed.steps,
+            fetched: &sealed.fetched,
+        })?,
         tests: json_line(&tested.tests)?,
         facts: tested.facts.clone(),
         later: tested.later.clone(),

@@ -1,7 +1,9 @@
 //! The site's own recipes and its test suite, as they lie in its folder.
 
-use recipe_spec::{Code, Limits, Recipe, Sha256Digest};
+use recipe_spec::{Code, Limits, Recipe, Sha256Digest, Timestamp};
 
+use super::revocation::{ask, selectors_of_site};
+use crate::base::VerifiedBase;
 use crate::intake;
 use crate::regular_file;
 use crate::site::Site;
@@ -20,6 +22,17 @@ pub(super) fn load(site: &Site) -> Result<Vec<Recipe>, Stopped> {
             })
         })
         .collect()
+}
+
+/// As [`load`], where neither they nor the base are revoked.
+pub(super) fn load_unrevoked(
+    site: &Site,
+    base: &VerifiedBase,
+    now: Timestamp,
+) -> Result<Vec<Recipe>, Stopped> {
+    let recipes = load(site)?;
+    let _clear = ask(site, &selectors_of_site(base, &recipes), now)?;
+    Ok(recipes)
 }
 
 /// Longest suite file that is read, in bytes.

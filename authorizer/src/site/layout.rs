@@ -119,6 +119,11 @@ impl Layout {
         self.templates().join(sha256.to_string())
     }
 
+    /// Templates of a base's own boot, which build machines are cloned from.
+    pub fn base_templates(&self, base: &str) -> PathBuf {
+        self.root.join("base-templates").join(base)
+    }
+
     /// What must survive: ledger, highest CRL seen.
     pub fn state(&self) -> PathBuf {
         self.root.join("state")

@@ -25,7 +25,7 @@ use crate::process::{Fault, Killer, Process};
 use crate::qemu::Qemu;
 use crate::qmp::Qmp;
 use crate::relay::Relay;
-use crate::spec::{Boot, Initrd, MachineSpec, Memory, Start};
+use crate::spec::{Boot, Initrd, MachineSpec, Memory, Start, Written};
 use crate::template::{Booted, Kept, Shape, nameless};
 use crate::wire::Wire;
 
@@ -46,11 +46,11 @@ impl Machine {
         });
         let (begin, kept, mut seen) = begun?;
         let sealed = images?.map(|(images, size)| {
-            let mut set = |Checked { file, seen: as_hashed }| {
+            let files = images.into_iter().map(|Checked { file, seen: as_hashed }| {
                 seen.push(as_hashed);
-                descriptors.set([file])
-            };
-            (images.into_iter().map(&mut set).collect::<Vec<_>>(), size)
+                file
+            });
+            (files.collect::<Vec<_>>(), size)
         });
         make_run_dir(&spec.run_dir)?;
         let overlays: Vec<(String, PathBuf)> = spec
@@ -60,10 +60,11 @@ impl Machine {
             .map(|name| (format!("overlay-{name}"), spec.run_dir.join(format!("{name}.qcow2"))))
             .collect();
         let disk = sealed
-            .map(|(sealed, size)| {
+            .map(|(mut files, size)| {
+                let written = if copies_overlay(&spec.start) { files.pop() } else { None };
                 Ok::<_, HarnessError>(Disk {
-                    sealed,
-                    overlays: make_overlays(&overlays, size, &mut descriptors)?,
+                    sealed: files.into_iter().map(|file| descriptors.set([file])).collect(),
+                    overlays: make_overlays(&overlays, size, written, &mut descriptors)?,
                 })
             })
             .transpose()?;
@@ -104,7 +105,7 @@ impl Machine {
             qmp: Qmp::new(monitor.0, move |event, data| watch.on_event(event, data)).map_err(failed)?,
             wire: match spec.start {
                 Start::Boot(_) => Wire::new(control.0),
-                Start::Clone(_) => Wire::resumed(control.0),
+                Start::Clone(..) => Wire::resumed(control.0),
             }
             .map_err(failed)?,
             relay: relay_stream
@@ -115,7 +116,7 @@ impl Machine {
             phase: match (&spec.start, spec.disk.is_some_and(|disk| !disk.layers.is_empty())) {
                 (_, false) => Phase::Trusted,
                 (Start::Boot(_), true) => Phase::Starting,
-                (Start::Clone(_), true) => Phase::Recipe,
+                (Start::Clone(..), true) => Phase::Recipe,
             },
             mode: spec.start.mode(),
             kept,
@@ -179,7 +180,7 @@ fn begin(
             let (begin, kept) = boot_from(boot, spec.memory_mib, shape, descriptors)?;
             Ok((begin, kept, Vec::new()))
         }
-        Start::Clone(template) => {
+        Start::Clone(template, _) => {
             if let Some(reason) = template.misfit(&shape) {
                 let path = template.folder().to_owned();
                 return Err(HarnessError::Unusable { path, layer: true, reason });
@@ -255,9 +256,17 @@ fn sealed_images(spec: &MachineSpec) -> Option<Vec<(Pinned, Part)>> {
     let layers = disk.layers.iter().cloned().map(|layer| (layer, Part::Layer));
     let overlay = match &spec.start {
         Start::Boot(_) => None,
-        Start::Clone(template) => template.overlay().map(|overlay| (overlay, Part::Layer)),
+        Start::Clone(template, _) => template.overlay().map(|overlay| (overlay, Part::Layer)),
     };
     Some(std::iter::once((disk.base.clone(), Part::Base)).chain(layers).chain(overlay).collect())
+}
+
+/// Whether the last of the sealed images is one that the machine's first overlay begins as a copy of.
+fn copies_overlay(start: &Start) -> bool {
+    match start {
+        Start::Boot(_) => false,
+        Start::Clone(template, written) => *written == Written::Copied && template.overlay().is_some(),
+    }
 }
 
 /// What a thread found.
@@ -290,15 +299,19 @@ fn open_sealed(images: &[(Pinned, Part)]) -> Result<(Vec<Checked>, u64), Harness
     Ok((sealed, size.unwrap_or_default()))
 }
 
-/// New overlays, empty, by node name.
+/// New overlays by node name: empty, but for the first, which may begin as a copy.
 fn make_overlays(
     overlays: &[(String, PathBuf)],
     size: u64,
+    mut written: Option<File>,
     descriptors: &mut Descriptors,
 ) -> Result<Vec<(String, FdSet)>, HarnessError> {
     let mut made = Vec::new();
     for (node, path) in overlays {
-        overlay::create(path, size)?;
+        match written.take() {
+            Some(mut from) => overlay::copy(&mut from, path)?,
+            None => overlay::create(path, size)?,
+        }
         let open = |write| {
             let file = File::options().read(true).write(write).open(path);
             file.map_err(|source| HarnessError::system("open", path, source))

@@ -65,7 +65,7 @@ pub(crate) fn nano(name: &str, folder: &Path) -> MachineSpec {
 pub(crate) fn booting(mut spec: MachineSpec, change: impl FnOnce(&mut Boot)) -> MachineSpec {
     match &mut spec.start {
         Start::Boot(boot) => change(boot),
-        Start::Clone(_) => panic!("a clone does not boot"),
+        Start::Clone(..) => panic!("a clone does not boot"),
     }
     spec
 }

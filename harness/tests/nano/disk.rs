@@ -38,13 +38,13 @@ pub(crate) fn with_disk(
     MachineSpec { disk: Some(DiskSpec { base: base.clone(), layers, overlays }), ..nano(name, folder) }
 }
 
-fn read(machine: &mut Machine) -> String {
+pub(crate) fn read(machine: &mut Machine) -> String {
     let (exited, said) = probe(machine, &["read", DISK, "16"]);
     assert_eq!(exited.status, Some(0), "{said}");
     said.trim_end_matches('\0').to_owned()
 }
 
-fn write(machine: &mut Machine, text: &str) {
+pub(crate) fn write(machine: &mut Machine, text: &str) {
     let (exited, said) = probe(machine, &["write", DISK, text]);
     assert_eq!(exited.status, Some(0), "{said}");
 }

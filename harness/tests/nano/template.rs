@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use harness::{
     DISK_COMMAND_LINE, DiskSpec, Exec, HarnessError, Initrd, Machine, MachineSpec, Memory, Network, Output,
-    Pinned, Qemu, Start, Template, identity,
+    Pinned, Qemu, Start, Template, Written, identity,
 };
 use recipe_spec::Code;
 
 use crate::base::{BOOT, base, boot, booting, nano, pinned, probe};
-use crate::disk::{base_disk, with_disk};
+use crate::disk::{base_disk, read, with_disk, write};
 use crate::qemu::imposter;
 
 /// A nano guest that was paused, kept in `folder/template`.
@@ -25,7 +25,7 @@ fn nano_template(spec: MachineSpec, folder: &Path) -> Template {
 }
 
 fn clone_of(template: &Template, spec: MachineSpec) -> MachineSpec {
-    MachineSpec { start: Start::Clone(template.clone()), ..spec }
+    MachineSpec { start: Start::Clone(template.clone(), Written::Below), ..spec }
 }
 
 /// Runs a command that must succeed, and gives what it said.
@@ -87,6 +87,44 @@ fn clones_of_a_nano_guest_answer_and_a_changed_byte_starts_none() {
     assert!(error.to_string().contains("memoryMib"), "{error}");
 }
 
+/// What the template's machine had written is in the layer that is sealed, so the chain needs nothing of the template.
+#[test]
+fn a_clone_can_begin_its_own_layer_with_what_the_template_had_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_disk(folder.path());
+    let mut source = boot(booting(with_disk("source", folder.path(), &base, Vec::new(), &["own"]), |boot| {
+        boot.memory = Memory::Kept;
+    }));
+    write(&mut source, "by the base");
+    source.sync().unwrap();
+    let template = source.into_template(&folder.path().join("template")).unwrap();
+    let clone = |name: &str| MachineSpec {
+        start: Start::Clone(template.clone(), Written::Copied),
+        ..with_disk(name, folder.path(), &base, Vec::new(), &["vo", "site"])
+    };
+    let qemu = Qemu::find().unwrap();
+    let overlay = template.overlay().unwrap();
+    let mut layers = Vec::new();
+    for name in ["unchanged", "changed"] {
+        let mut machine = Machine::spawn(&qemu, clone(name)).unwrap();
+        machine.wake(identity::fresh(&template, "nano").unwrap()).unwrap();
+        assert_eq!(read(&mut machine), "by the base");
+        if name == "changed" {
+            write(&mut machine, "by the vo");
+            machine.sync().unwrap();
+        }
+        machine.switch_overlay().unwrap();
+        let sealed = machine.power_off(BOOT).unwrap();
+        layers.push(sealed.overlays.iter().map(|path| pinned(path)).collect::<Vec<_>>());
+    }
+    assert_eq!(pinned(&overlay.path), overlay, "no clone writes to it");
+    fs::remove_dir_all(template.folder()).unwrap();
+    for (number, (layers, said)) in layers.into_iter().zip(["by the base", "by the vo"]).enumerate() {
+        let spec = with_disk(&format!("sealed-{number}"), folder.path(), &base, layers, &["run"]);
+        assert_eq!(read(&mut boot(spec)), said);
+    }
+}
+
 fn replace(path: &Path, bytes: &[u8]) {
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
@@ -102,6 +140,20 @@ fn what_a_machine_runs_from_is_not_written_to_unnoticed() {
     let machine = |name: &str| with_disk(name, folder.path(), &base, vec![layer.clone()], &["own"]);
     let template = nano_template(machine("source"), folder.path());
     let clone = |name: String| clone_of(&template, machine(&name));
+    let flipped = folder.path().join("template/overlay.qcow2");
+    let bytes = fs::read(&flipped).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    replace(&flipped, &changed);
+    for (number, written) in [Written::Below, Written::Copied].into_iter().enumerate() {
+        let spec = MachineSpec {
+            start: Start::Clone(template.clone(), written),
+            ..machine(&format!("flipped-{number}"))
+        };
+        let error = Machine::spawn(&Qemu::find().unwrap(), spec).unwrap_err();
+        assert_eq!(error.code(), Code::LayerMismatch, "{error}");
+    }
+    replace(&flipped, &bytes);
     drop(spawn_and_meanwhile(folder.path(), clone("untouched".into()), || {}).unwrap());
 
     let kept = ["memory", "state", "overlay.qcow2"].map(|name| template.folder().join(name));
