@@ -3,6 +3,7 @@
 mod credentials;
 mod defence;
 mod execution;
+mod fetched;
 mod impact;
 mod known;
 mod limit;
@@ -92,19 +93,33 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Whether something checks what was fetched before it is used.
+    /// Whether something checks anything at all.
     fn verifies(&self) -> bool {
-        self.runs().any(|(_, run)| match run.program() {
-            "sha256sum" | "sha512sum" | "shasum" | "sha384sum" | "b2sum" => {
-                run.flag('c', "--check")
-                    || run.has("--status")
-                    || run.arguments().iter().any(|word| word.text.starts_with("-c"))
-            }
-            "gpg" | "gpg2" | "gpgv" => run.program() == "gpgv" || run.has("--verify"),
-            "cosign" | "minisign" | "signify" => true,
-            "rpm" => run.has("--checksig") || run.has("-K"),
-            _ => false,
-        })
+        self.runs().any(|(_, run)| checks(run))
+    }
+}
+
+/// Whether a command checks files in any way.
+fn checks(run: &Run) -> bool {
+    checks_digests(run) || checks_signature(run)
+}
+
+/// Whether a command checks files against a list of their digests.
+fn checks_digests(run: &Run) -> bool {
+    matches!(run.program(), "sha256sum" | "sha512sum" | "shasum" | "sha384sum" | "b2sum")
+        && (run.flag('c', "--check") || run.arguments().iter().any(|word| word.text.starts_with("-c")))
+}
+
+/// Whether a command checks the signature of a file that it names.
+fn checks_signature(run: &Run) -> bool {
+    match run.program() {
+        "gpgv" => true,
+        "gpg" | "gpg2" => run.has("--verify"),
+        "minisign" | "signify" => run.flag('V', ""),
+        "cosign" => run.has("verify-blob"),
+        "openssl" => run.has("dgst") && run.has("-verify"),
+        "rpm" => run.has("--checksig") || run.has("-K"),
+        _ => false,
     }
 }
 

@@ -41,8 +41,9 @@ impl<'a> Source<'a> {
         };
         let start = floor(span.start);
         let end = floor(span.end).max(start);
-        let line = self.text[start..end].find('\n').map_or(end, |index| start + index);
-        start..line
+        let next = self.line_starts.partition_point(|line| *line <= start);
+        let line_end = self.line_starts.get(next).map_or(self.text.len(), |line| line - 1);
+        start..end.min(line_end)
     }
 }
 

@@ -135,6 +135,28 @@ fn what_is_made_to_cost_is_cut_short() {
     }
 }
 
+/// A rule that compares each action with each other takes 256 times as long for sixteen times as much.
+#[test]
+fn the_time_grows_as_the_text_does() {
+    let spent = |text: String| {
+        let start = Instant::now();
+        check(text.as_bytes());
+        start.elapsed()
+    };
+    let cases = [
+        ("", "curl -oa x\n", 300),
+        ("", "curl -o a x; chmod +x a; sh a\n", 300),
+        ("curl -o a x\n", "echo 'ab  b' | sha256sum -c\n", 300),
+        ("chmod u+s", " a", 3_500),
+    ];
+    for (start, piece, count) in cases {
+        let text = |count: usize| start.to_owned() + &piece.repeat(count) + "\n";
+        let least = |count| (0..2).map(|_| spent(text(count))).min().unwrap_or_default();
+        let (short, long) = (least(count), least(count * 16));
+        assert!(long < short * 100, "{start}{piece:?}: {short:?}, then {long:?}");
+    }
+}
+
 #[test]
 fn a_script_too_large_is_denied_unread() {
     let text = "#!/bin/sh\n".to_owned() + &"true\n".repeat(limits::FILE_BYTES / 5);

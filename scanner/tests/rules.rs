@@ -259,6 +259,42 @@ fn wrappers_hide_nothing() {
     }
 }
 
+/// EXE-007 is silenced by a check of the file itself, between its fetch and its run.
+#[test]
+fn only_a_check_of_what_was_fetched_counts() {
+    let unchecked = |check: &str| {
+        let text = format!("curl https://x.example/a -o /opt/x\n{check}\nsh /opt/x\n");
+        fires(&scan(&text), "EXE-007", Severity::Deny)
+    };
+    for check in [
+        "echo 'ab  /opt/x' | sha256sum -c -",
+        "cd /opt; echo \"$SUM *x\" | sha256sum --check --strict",
+        "sha256sum -c <<E || exit 1\nab  /opt/x\nE",
+        "echo 'SHA256 (/opt/x) = ab' > /opt/sums; sha256sum -c /opt/sums",
+        "gpg --verify /opt/x.sig /opt/x",
+        "gpgv /opt/x.sig",
+        "minisign -Vm /opt/x -P ab",
+        "openssl dgst -sha256 -verify k -signature s /opt/x",
+    ] {
+        assert!(!unchecked(check), "{check}");
+    }
+    for check in [
+        "sha256sum -c /dev/null",
+        "echo 'ab  /opt/y' | sha256sum -c -",
+        "echo 'ab  /opt/x' | sha256sum -c - || true",
+        "minisign -h || true",
+        "if false; then gpgv a b; fi",
+        "gpgv /opt/x.sig || :",
+        "echo 'ab  /opt/x' | sha256sum -c -; curl https://x.example/b -o /opt/x",
+    ] {
+        assert!(unchecked(check), "{check}");
+    }
+    let before = "echo 'ab  /opt/x' | sha256sum -c -\ncurl https://x.example/a -o /opt/x\nsh /opt/x\n";
+    assert!(fires(&scan(before), "EXE-007", Severity::Deny));
+    let after = "curl https://x.example/a -o /opt/x\nsh /opt/x\necho 'ab  /opt/x' | sha256sum -c -\n";
+    assert!(fires(&scan(after), "EXE-007", Severity::Deny));
+}
+
 #[test]
 fn text_that_is_only_data_is_none_of_our_business() {
     let data = [

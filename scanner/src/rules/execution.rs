@@ -1,7 +1,10 @@
 //! EXE: code that comes from elsewhere, or hides what it is.
 
-use super::{Scene, Sink, rule, under};
-use crate::action::{HOLE, Kind, Run, Word, shown};
+use std::collections::HashSet;
+
+use super::fetched::Fetched;
+use super::{Scene, Sink, checks, rule, under};
+use crate::action::{Action, HOLE, Kind, Run, Word, shown};
 use crate::finding::{RuleInfo, Severity};
 use crate::shell::{is_interpreter, is_shell};
 
@@ -65,22 +68,22 @@ const FETCH_AND_RUN: RuleInfo = rule(
 pub(super) const RULES: &[RuleInfo] = &[PIPE, EVAL, DECODED, TEMPORARY, ONE_LINER, DYNAMIC, FETCH_AND_RUN];
 
 pub(super) fn check(scene: &Scene<'_>, sink: &mut Sink<'_>) {
-    let verified = scene.verifies();
-    let mut fetched: Vec<&str> = Vec::new();
-    let mut executable: Vec<&str> = Vec::new();
+    let mut fetched = Fetched::default();
+    let mut executable: HashSet<&str> = HashSet::new();
     for action in scene.actions {
         match &action.kind {
-            Kind::WriteFile(write) if write.provenance.remote && write.path.is_known() => {
-                fetched.push(&write.path.text);
+            Kind::WriteFile(write) => fetched.written(write),
+            Kind::SetMode { path, mode, .. } if mode.execute => {
+                executable.insert(path.base());
             }
-            Kind::SetMode { path, mode, .. } if mode.execute => executable.push(&path.text),
             Kind::Run(run) => {
                 interpreters(run, action, sink);
                 code(run, action, sink);
                 dynamic(run, action, sink);
                 temporary(run, action, sink);
-                if !verified {
-                    fetched_program(run, &fetched, &executable, action, sink);
+                fetched_program(run, &fetched, &executable, action, sink);
+                if checks(run) && !is_ignored(action, sink) {
+                    fetched.checked(run);
                 }
             }
             _ => {}
@@ -120,7 +123,7 @@ pub(super) fn reads_program(run: &Run) -> bool {
     true
 }
 
-fn interpreters(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
+fn interpreters(run: &Run, action: &Action, sink: &mut Sink<'_>) {
     let program = run.program();
     if let Some(input) = run.input.as_ref().filter(|_| reads_program(run)) {
         if input.provenance.remote {
@@ -247,7 +250,7 @@ pub(super) fn suspicious_code(code: &str) -> Option<&'static str> {
     None
 }
 
-fn code(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
+fn code(run: &Run, action: &Action, sink: &mut Sink<'_>) {
     let code = match inline_code(run) {
         Some(word) => word.text.as_str(),
         // A here-document into an interpreter.
@@ -264,7 +267,7 @@ fn code(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
     }
 }
 
-fn dynamic(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
+fn dynamic(run: &Run, action: &Action, sink: &mut Sink<'_>) {
     let Some(first) = run.argv.first() else { return };
     if run.program() == "eval" {
         let text = run.line();
@@ -294,7 +297,7 @@ fn dynamic(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
 
 const TEMPORARY_FOLDERS: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
 
-fn temporary(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
+fn temporary(run: &Run, action: &Action, sink: &mut Sink<'_>) {
     let script = if is_shell(run.program())
         || is_interpreter(run.program())
         || matches!(run.program(), "source" | ".")
@@ -312,30 +315,31 @@ fn temporary(run: &Run, action: &crate::action::Action, sink: &mut Sink<'_>) {
     }
 }
 
+/// Whether a script goes on whatever this command says: `check || true`.
+fn is_ignored(action: &Action, sink: &Sink<'_>) -> bool {
+    let after = sink.source.text().get(action.span.end..).unwrap_or_default();
+    let blanks = [' ', '\t'];
+    after.trim_start_matches(blanks).strip_prefix("||").is_some_and(|instead| {
+        let instead = instead.trim_start_matches(blanks);
+        ["true", ":", "/bin/true", "/usr/bin/true"].iter().any(|nothing| instead.starts_with(nothing))
+    })
+}
+
 fn fetched_program(
     run: &Run,
-    fetched: &[&str],
-    executable: &[&str],
-    action: &crate::action::Action,
+    fetched: &Fetched<'_>,
+    executable: &HashSet<&str>,
+    action: &Action,
     sink: &mut Sink<'_>,
 ) {
-    let same = |path: &str, known: &str| {
-        let strip = |path: &str| path.trim_start_matches("./").to_owned();
-        !path.is_empty()
-            && (strip(path) == strip(known)
-                || path.ends_with(&format!("/{}", strip(known))) && known.len() > 3)
-    };
     let Some(first) = run.argv.first() else { return };
     let interpreted =
         is_shell(run.program()) || is_interpreter(run.program()) || matches!(run.program(), "source" | ".");
     let script = if interpreted { run.operands().next() } else { Some(first) };
     let Some(script) = script else { return };
-    let path = script.text.as_str();
-    if !fetched.iter().any(|known| same(path, known)) {
-        return;
-    }
-    let marked = executable.iter().any(|known| same(path, known) || same(known, path));
-    if interpreted || marked && path.contains('/') {
+    // Where it was marked does not matter: it is the last part of the path that both names share.
+    let marked = || script.text.contains('/') && executable.contains(script.base());
+    if (interpreted || marked()) && fetched.holds(&script.text) {
         sink.report(
             &FETCH_AND_RUN,
             &action.span,
