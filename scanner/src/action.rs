@@ -1,6 +1,7 @@
 //! What a recipe will do, whatever language said it. Readers make these; rules look at nothing else.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
 
 /// Stands in a word for what cannot be known before it runs. No text has it: see [`crate::source`].
 pub(crate) const HOLE: char = '\0';
@@ -29,6 +30,30 @@ impl Provenance {
     }
 }
 
+/// A text that many hold at once: one output may go to thousands of files, and is kept once for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Text(Rc<String>);
+
+impl Text {
+    pub(crate) fn push_str(&mut self, more: &str) {
+        Rc::make_mut(&mut self.0).push_str(more);
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Text {
+    fn from(text: T) -> Self {
+        Self(Rc::new(text.into()))
+    }
+}
+
 /// A word after expansion: literal text, with a [`HOLE`] for each part that is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Word {
@@ -54,6 +79,11 @@ impl Word {
 
     pub(crate) fn is(&self, text: &str) -> bool {
         self.text == text
+    }
+
+    /// What it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.text.len()
     }
 
     /// The last component of a path.
@@ -154,6 +184,39 @@ pub(crate) enum Kind {
     Limit(Limit),
 }
 
+impl Kind {
+    /// What it costs to keep it and to let every rule look at it, in bytes: its texts, and something for each word.
+    pub(crate) fn size(&self) -> usize {
+        let words = |words: &[Word]| words.iter().map(Word::size).sum::<usize>();
+        let text = |text: Option<&Text>| text.map_or(0, |text| text.len());
+        size_of::<Action>()
+            + match self {
+                Self::Run(run) => {
+                    let input = run.input.as_ref().and_then(|input| input.text.as_ref());
+                    words(&run.argv) + words(&run.redirects) + text(input)
+                }
+                Self::WriteFile(write) => write.path.size() + text(write.content.as_ref()),
+                Self::Remove { path, .. } | Self::ReadFile { path, .. } | Self::SetMode { path, .. } => {
+                    path.size()
+                }
+                Self::SetOwner { path, owner } => path.size() + owner.size(),
+                Self::Fetch(fetch) => fetch.url.size() + fetch.output.as_ref().map_or(0, Word::size),
+                Self::User(user) => {
+                    let groups = user.groups.iter().map(|group| size_of::<String>() + group.len());
+                    let given = [user.uid.as_ref(), user.password.as_ref()];
+                    user.name.size()
+                        + given.into_iter().flatten().map(Word::size).sum::<usize>()
+                        + groups.sum::<usize>()
+                }
+                Self::Service { name, .. } => name.size(),
+                Self::Package { options, .. } => words(options),
+                Self::Environment { name, value } => name.len() + value.size(),
+                Self::Text { text } => text.len(),
+                Self::Limit(_) => 0,
+            }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) argv: Vec<Word>,
@@ -229,7 +292,7 @@ pub(crate) fn flag_in(text: &str, letter: char, long: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Input {
     /// As far as it is known.
-    pub(crate) text: Option<String>,
+    pub(crate) text: Option<Text>,
     pub(crate) provenance: Provenance,
 }
 
@@ -237,7 +300,7 @@ pub(crate) struct Input {
 pub(crate) struct WriteFile {
     pub(crate) path: Word,
     /// As far as it is known.
-    pub(crate) content: Option<String>,
+    pub(crate) content: Option<Text>,
     pub(crate) provenance: Provenance,
     pub(crate) mode: Option<u32>,
     /// Whether the file's old content is kept: `>>`, `tee -a`, `sed -i`.

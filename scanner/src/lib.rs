@@ -16,6 +16,7 @@ mod report;
 mod rules;
 mod shell;
 mod source;
+mod sourced;
 
 pub use finding::{Decision, FileReport, Finding, Report, RuleInfo, Severity};
 
@@ -53,7 +54,7 @@ pub fn scan_file(path: &str, bytes: &[u8]) -> FileReport {
         FileKind::Other => Role::Data,
         _ => Role::Named { path },
     };
-    scan_as(path, bytes, role)
+    scan_as(path, bytes, role, &mut { limits::RECIPE_BYTES }).report
 }
 
 fn is_script_name(path: &str) -> bool {
@@ -63,8 +64,10 @@ fn is_script_name(path: &str) -> bool {
 /// What becomes of a file. The findings in it depend on this and its bytes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role<'a> {
-    /// A shell reads it.
+    /// It is run; its `#!` says by what, and without one a shell reads it.
     Script,
+    /// A shell that is named elsewhere reads it, so that its `#!` says nothing.
+    Sourced,
     /// A step puts it where the machine makes this of it.
     Installed(FileKind),
     /// It stands by itself, and is written as if a script did it to this path.
@@ -73,14 +76,22 @@ enum Role<'a> {
     Data,
 }
 
-fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
+/// What one look at a file gives.
+struct Scan {
+    report: FileReport,
+    /// What shells are told to read.
+    sourced: sourced::Names,
+}
+
+/// `left` is what is left of [`limits::RECIPE_BYTES`].
+fn scan_as(path: &str, bytes: &[u8], role: Role<'_>, left: &mut usize) -> Scan {
     let source = Source::new(&bytes[..bytes.len().min(limits::FILE_BYTES)]);
     let text = source.text();
     let mut evaluator = shell::Evaluator::new(Origin::Script);
     let first = text.lines().next().unwrap_or_default();
     let runs = first.starts_with("#!")
         || match role {
-            Role::Script => true,
+            Role::Script | Role::Sourced => true,
             Role::Installed(kind) => kind != FileKind::Other,
             Role::Named { path } => content::kind(path, "") != FileKind::Other,
             Role::Data => false,
@@ -91,20 +102,23 @@ fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
         evaluator.add(Kind::Limit(Limit::Nul), 0..first.len());
     }
     evaluator.add(Kind::Text { text: text.to_owned() }, 0..text.len());
-    if bytes.len() <= limits::FILE_BYTES {
-        let interpreter = content::interpreter(first).filter(|program| shell::is_interpreter(program));
+    if runs && *left == 0 {
+        evaluator.add(Kind::Limit(Limit::Exhausted { what: "all files of the recipe" }), 0..first.len());
+    } else if bytes.len() <= limits::FILE_BYTES {
+        let interpreter = content::interpreter(first)
+            .filter(|program| shell::is_interpreter(program) && role != Role::Sourced);
         match (interpreter, role) {
             (Some(program), _) => {
                 let words = [program.as_str(), "-c", text].map(|word| Word::literal_at(word, 0..first.len()));
                 let run = Run { argv: words.into(), input: None, redirects: Vec::new(), repeated: false };
                 evaluator.add(Kind::Run(run), 0..first.len());
             }
-            (None, Role::Script) => evaluator.script(text, Place::Exact(0)),
+            (None, Role::Script | Role::Sourced) => evaluator.script(text, Place::Exact(0)),
             (None, Role::Installed(kind)) => evaluator.follow_file(kind, text, &Place::Exact(0)),
             (None, Role::Named { path }) => {
                 let write = WriteFile {
                     path: Word::literal_at(path, 0..0),
-                    content: Some(text.to_owned()),
+                    content: Some(text.into()),
                     provenance: action::Provenance::default(),
                     mode: None,
                     append: true,
@@ -114,5 +128,8 @@ fn scan_as(path: &str, bytes: &[u8], role: Role<'_>) -> FileReport {
             (None, Role::Data) => {}
         }
     }
-    FileReport { path: path.to_owned(), findings: rules::check(path, &source, &evaluator.finish(), &[]) }
+    *left = left.saturating_sub(evaluator.cost());
+    let actions = evaluator.finish();
+    let findings = rules::check(path, &source, &actions, &[]);
+    Scan { report: FileReport { path: path.to_owned(), findings }, sourced: sourced::names(&actions) }
 }

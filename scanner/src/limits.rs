@@ -50,6 +50,9 @@ pub const COMMANDS: usize = 20_000;
 /// Bytes that expansion may produce for one file.
 pub const EXPANDED_BYTES: usize = 8 << 20;
 
+/// Bytes of the different texts that are parsed for one file: their trees are kept and take a hundred times as much.
+pub const PARSED_BYTES: usize = 2 << 20;
+
 /// Bytes of one expanded word, of one variable and of one command's known output.
 pub const WORD_BYTES: usize = FILE_BYTES;
 
@@ -61,6 +64,13 @@ pub const LOOP_VALUES: usize = 16;
 
 /// Actions of one file.
 pub const ACTIONS: usize = 60_000;
+
+/// Bytes of the texts and words of all files of a recipe together, those of actions and those that expansion produced.
+/// The file that exceeds it is the last one that is followed.
+pub const RECIPE_BYTES: usize = 128 << 20;
+
+/// Bytes of all texts and words in the actions of one file. Every rule looks at each of them.
+pub const ACTION_BYTES: usize = 32 << 20;
 
 /// Findings of one file. More say nothing new.
 pub const FINDINGS: usize = 200;

@@ -10,13 +10,14 @@ use recipe_spec::manifest::{FileStep, Mode, Step, StepKind};
 use recipe_spec::{MANIFEST_FILE, Manifest, Recipe};
 
 use crate::action::{
-    Fetch, Kind, Limit, ModeChange, Origin, Provenance, ServiceChange, UserChange, Word, WriteFile,
+    Fetch, Kind, Limit, ModeChange, Origin, Provenance, ServiceChange, Text, UserChange, Word, WriteFile,
 };
-use crate::content;
-use crate::finding::FileReport;
+use crate::content::{self, FileKind};
+use crate::finding::{FileReport, Finding};
 use crate::shell::Evaluator;
 use crate::source::{Place, Source, readable};
-use crate::{Role, limits, rules, scan_as};
+use crate::sourced::{self, Names};
+use crate::{Role, Scan, limits, rules, scan_as};
 
 /// What the steps do with one file of the payload.
 #[derive(Default)]
@@ -65,6 +66,10 @@ pub(crate) fn scan(recipe: &Recipe) -> Vec<FileReport> {
             _ => {}
         }
     }
+    let mut left = limits::RECIPE_BYTES;
+    let mut names = Names::default();
+    // Files that no shell has read yet, by their places among the reports.
+    let mut unread = Vec::new();
     let mut reports = Vec::new();
     for (path, file) in recipe.payload().iter() {
         let path = path.as_str();
@@ -73,31 +78,75 @@ pub(crate) fn scan(recipe: &Recipe) -> Vec<FileReport> {
                 let bytes = recipe.payload().file(file.source.as_ref()?)?.bytes.as_slice();
                 Some(&bytes[..bytes.len().min(limits::FILE_BYTES)])
             };
-            reports.push(scan_manifest(path, &file.bytes, manifest, &content));
+            let scan = scan_manifest(path, &file.bytes, manifest, &content);
+            names.extend(scan.sourced);
+            reports.push(scan.report);
             continue;
         }
         let text = readable(&file.bytes[..file.bytes.len().min(limits::FILE_BYTES)]);
-        let roles = uses.remove(path).unwrap_or_default().roles(&text);
+        let uses = uses.remove(path).unwrap_or_default();
+        let roles = uses.roles(&text);
+        let by_shell = |role: &Role<'_>| matches!(role, Role::Script | Role::Installed(FileKind::Shell));
+        let first = text.lines().next().unwrap_or_default();
+        if !roles.iter().any(by_shell) || first.starts_with("#!") && !content::is_shebang_of_shell(first) {
+            unread.push((reports.len(), file.bytes.as_slice(), uses.targets));
+        }
         let mut report = FileReport { path: path.to_owned(), findings: Vec::new() };
         for role in roles {
-            for finding in scan_as(path, &file.bytes, role).findings {
-                if !report.findings.contains(&finding) {
-                    report.findings.push(finding);
-                }
-            }
+            let scan = scan_as(path, &file.bytes, role, &mut left);
+            names.extend(scan.sourced);
+            add_findings(&mut report, scan.report.findings);
         }
-        report.findings.sort_by_key(|finding| finding.span.start);
         reports.push(report);
     }
+    follow_sourced(&mut reports, unread, names, &mut left);
     reports
+}
+
+/// A file that no shell has read yet: its place among the reports, its bytes, and where it is put.
+type Unread<'a> = (usize, &'a [u8], Vec<&'a str>);
+
+/// Reads as shell what other files tell a shell to read, and what those files name again.
+fn follow_sourced(
+    reports: &mut [FileReport],
+    mut unread: Vec<Unread<'_>>,
+    mut names: Names,
+    left: &mut usize,
+) {
+    loop {
+        let mut grown = false;
+        unread.retain(|(at, bytes, targets)| {
+            let report = &mut reports[*at];
+            let named = names.hold(&report.path) || targets.iter().any(|target| names.hold(target));
+            if named {
+                let scan = scan_as(&report.path, bytes, Role::Sourced, left);
+                add_findings(report, scan.report.findings);
+                grown |= names.extend(scan.sourced);
+            }
+            !named
+        });
+        if !grown {
+            return;
+        }
+    }
+}
+
+/// Adds what another look at the same file found.
+fn add_findings(report: &mut FileReport, findings: Vec<Finding>) {
+    for finding in findings {
+        if !report.findings.contains(&finding) {
+            report.findings.push(finding);
+        }
+    }
+    report.findings.sort_by_key(|finding| finding.span.start);
 }
 
 /// Scans a manifest without its payload.
 pub(crate) fn scan_alone(path: &str, bytes: &[u8], manifest: &Manifest) -> FileReport {
-    scan_manifest(path, bytes, manifest, &|_| None)
+    scan_manifest(path, bytes, manifest, &|_| None).report
 }
 
-fn scan_manifest(path: &str, bytes: &[u8], manifest: &Manifest, content: &Content<'_>) -> FileReport {
+fn scan_manifest(path: &str, bytes: &[u8], manifest: &Manifest, content: &Content<'_>) -> Scan {
     let source = Source::new(bytes);
     let evaluator = Evaluator::new(Origin::Declared);
     let mut reader = Reader { text: source.text(), evaluator, left: limits::INSTALLED_BYTES };
@@ -110,8 +159,9 @@ fn scan_manifest(path: &str, bytes: &[u8], manifest: &Manifest, content: &Conten
     }
     let setuid: Vec<String> =
         manifest.capabilities.setuid.iter().map(|path| path.as_str().to_owned()).collect();
-    let findings = rules::check(path, &source, &reader.evaluator.finish(), &setuid);
-    FileReport { path: path.to_owned(), findings }
+    let actions = reader.evaluator.finish();
+    let findings = rules::check(path, &source, &actions, &setuid);
+    Scan { report: FileReport { path: path.to_owned(), findings }, sourced: sourced::names(&actions) }
 }
 
 /// Finds what a step takes from the payload, as far as it is read.
@@ -191,7 +241,7 @@ impl Reader<'_> {
 
     /// What a `file` step puts into its file, as far as it is known. Rules look at it for each path, so all steps together
     /// have a limit, also where they name the same file.
-    fn installed(&mut self, file: &FileStep, content: &Content<'_>, span: &Range<usize>) -> Option<String> {
+    fn installed(&mut self, file: &FileStep, content: &Content<'_>, span: &Range<usize>) -> Option<Text> {
         let bytes = match &file.content {
             Some(inline) => inline.as_bytes(),
             None => content(file)?,
@@ -201,14 +251,14 @@ impl Reader<'_> {
             return None;
         };
         self.left = left;
-        Some(file.content.clone().unwrap_or_else(|| readable(bytes).into_owned()))
+        Some(file.content.clone().map_or_else(|| readable(bytes).into(), Text::from))
     }
 
     fn add(&mut self, kind: Kind, span: Range<usize>) {
         self.evaluator.add(kind, span);
     }
 
-    fn write(&mut self, path: &str, content: Option<String>, mode: Option<Mode>, span: Range<usize>) {
+    fn write(&mut self, path: &str, content: Option<Text>, mode: Option<Mode>, span: Range<usize>) {
         let write = WriteFile {
             path: Word::literal_at(path, span.clone()),
             content,
@@ -239,7 +289,6 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::FileKind;
 
     fn uses<'a>(targets: &[&'a str]) -> Uses<'a> {
         Uses { runs: false, targets: targets.to_vec() }

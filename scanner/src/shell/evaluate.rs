@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::flow::Flow;
 use super::tree::{Assignment, Direction, Group, Node, Reading, Redirect, Script, Simple, Stage};
-use crate::action::{Action, HOLE, Kind, Limit, Origin, Provenance, Removal, Word, WriteFile};
+use crate::action::{Action, HOLE, Kind, Limit, Origin, Provenance, Removal, Text, Word, WriteFile};
 use crate::content::FileKind;
 use crate::source::Place;
 use crate::{content, limits};
@@ -28,15 +28,18 @@ pub(crate) struct Evaluator {
     order: Vec<String>,
     positional: Vec<Word>,
     /// Files the script writes, by literal path.
-    files: HashMap<String, String>,
+    files: HashMap<String, Text>,
     /// Texts already followed from those files.
-    followed: HashSet<String>,
+    followed: HashSet<Text>,
     scripts: HashMap<Rc<str>, Rc<Script>>,
     pub(super) nested: usize,
     calls: Vec<String>,
     branches: usize,
     commands: usize,
     pub(super) expanded: usize,
+    /// Bytes of the actions, without those of a manifest itself, which has limits of its own.
+    stored: usize,
+    parsed: usize,
     exhausted: bool,
     /// Which of a variable's values this look takes, and how many there were.
     variant: usize,
@@ -61,6 +64,8 @@ impl Evaluator {
             branches: 0,
             commands: 0,
             expanded: 0,
+            stored: 0,
+            parsed: 0,
             exhausted: false,
             variant: 0,
             widest: 1,
@@ -89,11 +94,33 @@ impl Evaluator {
 
     pub(crate) fn add(&mut self, kind: Kind, span: Range<usize>) {
         // What does not fit is not seen by any rule, so it is a finding.
-        if self.actions.len() < limits::ACTIONS || matches!(kind, Kind::Limit(_)) {
-            self.actions.push(Action { kind, span, origin: self.origin });
-        } else {
-            self.exhaust("the number of actions");
+        if self.origin == Origin::Script && !matches!(kind, Kind::Limit(_)) {
+            self.stored += kind.size();
         }
+        if matches!(kind, Kind::Limit(_)) || self.has_room() {
+            self.actions.push(Action { kind, span, origin: self.origin });
+        }
+    }
+
+    /// Whether there is anything left of what the file may cost. What comes after that is neither followed nor kept, so
+    /// whoever asks in a loop stops there.
+    pub(super) fn has_room(&mut self) -> bool {
+        let spent = if self.actions.len() >= limits::ACTIONS {
+            "the number of actions"
+        } else if self.stored > limits::ACTION_BYTES {
+            "the length of all actions"
+        } else if self.expanded > limits::EXPANDED_BYTES {
+            "expansion"
+        } else {
+            return true;
+        };
+        self.exhaust(spent);
+        false
+    }
+
+    /// What it took to come here, in bytes.
+    pub(crate) fn cost(&self) -> usize {
+        self.stored + self.expanded
     }
 
     /// What was found.
@@ -141,10 +168,16 @@ impl Evaluator {
             self.exhaust("the length of a text");
             return Flow::unknown();
         }
+        // Also a text that was read before is compared letter by letter.
+        self.expanded += text.len();
         let script = match self.scripts.get(text) {
             Some(script) => Rc::clone(script),
             None => {
-                self.expanded += text.len();
+                self.parsed += text.len();
+                if self.parsed > limits::PARSED_BYTES {
+                    self.exhaust("the length of all texts");
+                    return Flow::unknown();
+                }
                 let script = Rc::new(super::read(text));
                 self.scripts.insert(Rc::from(text), Rc::clone(&script));
                 script
@@ -182,6 +215,9 @@ impl Evaluator {
     fn pipeline(&mut self, stages: &[Stage], input: Option<&Flow>) -> Flow {
         let mut flow = input.cloned();
         for stage in stages {
+            if !self.has_room() {
+                return Flow::unknown();
+            }
             if self.commands >= limits::COMMANDS {
                 self.exhaust("the number of commands");
                 return Flow::unknown();
@@ -288,7 +324,10 @@ impl Evaluator {
         match self.variables.get(name) {
             Some(values) if !values.is_empty() => {
                 self.widest = self.widest.max(values.len());
-                values[self.variant.min(values.len() - 1)].clone()
+                let value = values[self.variant.min(values.len() - 1)].clone();
+                // What is made of it may be short.
+                self.expanded += value.text.len();
+                value
             }
             _ => match name {
                 "HOME" => Word::literal_at("~", span),
@@ -374,6 +413,8 @@ impl Evaluator {
             Place::Exact(base) if text.len() == span.len() => Some(Place::Exact(base + span.start)),
             _ => Some(Place::Whole(self.place.span(span.clone()))),
         };
+        // A function's is read again at each call.
+        self.expanded += text.len();
         if !expands {
             return Flow { place: exact, ..Flow::text(text) };
         }
@@ -416,6 +457,9 @@ impl Evaluator {
             return;
         }
         write.path.text = normal(&write.path.text);
+        if !self.has_room() {
+            return;
+        }
         let emptied = write.content.as_deref().is_some_and(|text| text.trim().is_empty());
         if emptied && !write.append {
             self.add(Kind::Remove { path: write.path.clone(), how: Removal::Empty }, span.clone());
@@ -430,12 +474,16 @@ impl Evaluator {
         if let Some(known) = path.known() {
             let kept = self.files.entry(known.to_owned()).or_default();
             if !append {
-                kept.clear();
+                *kept = Text::default();
             }
-            self.expanded += content.len();
-            kept.push_str(&content);
-            if kept.len() > limits::WORD_BYTES || self.expanded > limits::EXPANDED_BYTES {
-                kept.clear();
+            if kept.is_empty() {
+                *kept = content;
+            } else {
+                self.expanded += content.len();
+                kept.push_str(&content);
+            }
+            if kept.len() > limits::WORD_BYTES {
+                *kept = Text::default();
                 self.exhaust("the length of a file");
             }
         }
@@ -454,8 +502,10 @@ impl Evaluator {
     }
 
     /// The text of a file that is about to run, once.
-    pub(super) fn take_script(&mut self, path: &str) -> Option<String> {
+    pub(super) fn take_script(&mut self, path: &str) -> Option<Text> {
         let text = self.files.get(&normal(path))?;
+        // Each time it is compared with what was followed.
+        self.expanded += text.len();
         // What was followed when it was written says nothing new.
         if content::is_followed(path, text) || !self.followed.insert(text.clone()) {
             return None;
@@ -464,7 +514,7 @@ impl Evaluator {
     }
 
     /// A name for the output of a process substitution.
-    pub(super) fn process_file(&mut self, text: Option<String>) -> String {
+    pub(super) fn process_file(&mut self, text: Option<Text>) -> String {
         let path = format!("/dev/fd/{}", 63 + self.files.len());
         if let Some(text) = text {
             self.files.insert(path.clone(), text);
@@ -472,7 +522,7 @@ impl Evaluator {
         path
     }
 
-    pub(super) fn copy_file(&mut self, from: &str) -> Option<String> {
+    pub(super) fn copy_file(&mut self, from: &str) -> Option<Text> {
         self.files.get(&normal(from)).cloned()
     }
 }
@@ -496,4 +546,52 @@ pub(crate) fn normal(path: &str) -> String {
         out = out.replace("//", "/");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actions(text: &str) -> Vec<Action> {
+        let mut evaluator = Evaluator::new(Origin::Script);
+        evaluator.script(text, Place::Exact(0));
+        evaluator.finish()
+    }
+
+    #[test]
+    fn what_goes_to_many_files_is_not_kept_for_each_of_them() {
+        let document = format!("<<E\n{}E\n", ("a".repeat(79) + "\n").repeat(1_250));
+        let (names, bigs) = (" a".repeat(600), " big".repeat(600));
+        let texts = [
+            format!("tee {names} {document}"),
+            format!("cat > big {document}cp{bigs} d\n"),
+            format!("cat > big {document}install -m 644{bigs} d\n"),
+            format!("cat > big {document}{}", "cat big > a\n".repeat(600)),
+            format!("cat > big {document}{}", "dd if=big of=a\n".repeat(600)),
+            format!("f() {{\ntee a {document}}}\n{}", "f\n".repeat(600)),
+            format!("{{\n{}}} {document}", "cat > a\n".repeat(600)),
+            format!("x={}\nchown $x{names}\n", "a".repeat(100_000)),
+            format!("sed -i 's/a/{}/'{names}\n", "b".repeat(100_000)),
+        ];
+        for text in texts {
+            let actions = actions(&text);
+            let kept: usize = actions.iter().map(|action| action.kind.size()).sum();
+            assert!(kept <= limits::ACTION_BYTES, "{kept} for {:?}…", &text[..20]);
+            let told =
+                actions.iter().any(|action| matches!(action.kind, Kind::Limit(Limit::Exhausted { .. })));
+            assert!(told, "{:?}…", &text[..20]);
+        }
+    }
+
+    #[test]
+    fn many_texts_that_differ_are_not_all_parsed() {
+        let text = format!("x='f() {{ {} }}'\n", "a;".repeat(50_000));
+        let evals: String = (0..40).map(|number| format!("eval \"$x #{number}\"\n")).collect();
+        let mut evaluator = Evaluator::new(Origin::Script);
+        evaluator.script(&(text + &evals), Place::Exact(0));
+        let parsed: usize = evaluator.scripts.keys().map(|text| text.len()).sum();
+        assert!(parsed <= limits::PARSED_BYTES, "{parsed}");
+        let told = |action: &Action| matches!(action.kind, Kind::Limit(Limit::Exhausted { .. }));
+        assert!(evaluator.finish().iter().any(told));
+    }
 }

@@ -5,18 +5,21 @@ use std::ops::Range;
 use super::effect::operands_after;
 use super::evaluate::{Evaluator, normal};
 use super::flow::Flow;
-use crate::action::{Kind, ModeChange, Provenance, Removal, Run, Word, WriteFile};
+use crate::action::{Kind, ModeChange, Provenance, Removal, Run, Text, Word, WriteFile};
 
 impl Evaluator {
     pub(super) fn tee(&mut self, run: &Run, input: Option<Flow>, span: &Range<usize>) -> Flow {
         let flow = input.unwrap_or_else(Flow::unknown);
         let append = run.flag('a', "--append");
-        for path in run.operands().cloned().collect::<Vec<_>>() {
+        for path in run.operands() {
+            if !self.has_room() {
+                break;
+            }
             if path.text.starts_with("/dev/null") || path.text.starts_with("/dev/std") {
                 continue;
             }
             let write = WriteFile {
-                path,
+                path: path.clone(),
                 content: flow.text.clone(),
                 provenance: flow.provenance,
                 mode: None,
@@ -50,6 +53,9 @@ impl Evaluator {
         let into_folder =
             folder.is_some() || operands.len() > 1 || destination.text.ends_with('/') || destination.is(".");
         for source in operands {
+            if !self.has_room() {
+                break;
+            }
             let path = if into_folder {
                 Word {
                     text: format!("{}/{}", destination.text.trim_end_matches('/'), source.base()),
@@ -75,7 +81,7 @@ impl Evaluator {
                 self.add(Kind::SetMode { path: path.clone(), mode: change, recursive: false }, span.clone());
             }
             let content =
-                if source.is("/dev/null") { Some(String::new()) } else { self.copy_file(&source.text) };
+                if source.is("/dev/null") { Some(Text::default()) } else { self.copy_file(&source.text) };
             let write = WriteFile { path, content, provenance, mode: None, append: false };
             self.write_file(write, None, span.clone());
         }
@@ -120,10 +126,14 @@ impl Evaluator {
             }
         }
         let added: Vec<String> = scripts.iter().flat_map(|script| added_by_sed(&script.text)).collect();
+        let added = Text::from(added.join("\n"));
         let provenance = scripts.iter().fold(Provenance::default(), |all, word| all.and(word.provenance));
         for path in files {
+            if !self.has_room() {
+                break;
+            }
             let write =
-                WriteFile { path, content: Some(added.join("\n")), provenance, mode: None, append: true };
+                WriteFile { path, content: Some(added.clone()), provenance, mode: None, append: true };
             self.write_file(write, None, span.clone());
         }
         Flow::empty()
@@ -148,6 +158,9 @@ impl Evaluator {
             _ => &[],
         };
         for path in operands_after(run, valued) {
+            if !self.has_room() {
+                break;
+            }
             let path = Word { text: normal(&path.text), ..path };
             self.add(Kind::Remove { path, how }, span.clone());
         }
@@ -158,6 +171,9 @@ impl Evaluator {
         let recursive = run.flag('R', "--recursive");
         let mut mode = None;
         for word in run.arguments() {
+            if !self.has_room() {
+                break;
+            }
             let removes =
                 word.text.strip_prefix('-').is_some_and(|rest| rest.bytes().all(|b| b"rwxstX".contains(&b)));
             if word.text.starts_with('-') && !(removes && mode.is_none()) {
@@ -175,6 +191,9 @@ impl Evaluator {
         let mut operands = run.operands().cloned();
         if let Some(owner) = operands.next() {
             for path in operands {
+                if !self.has_room() {
+                    break;
+                }
                 self.add(Kind::SetOwner { path, owner: owner.clone() }, span.clone());
             }
         }

@@ -1,6 +1,6 @@
 //! What comes out of a command.
 
-use crate::action::{HOLE, Input, Provenance};
+use crate::action::{HOLE, Input, Provenance, Text};
 use crate::limits;
 use crate::source::Place;
 
@@ -8,7 +8,7 @@ use crate::source::Place;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flow {
     /// Known text, with holes; `None` when nothing is known about it.
-    pub(crate) text: Option<String>,
+    pub(crate) text: Option<Text>,
     pub(crate) provenance: Provenance,
     /// Where the text stands in the file, when it is a piece of it.
     pub(crate) place: Option<Place>,
@@ -23,7 +23,7 @@ impl Flow {
         Self::default()
     }
 
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    pub(crate) fn text(text: impl Into<Text>) -> Self {
         Self { text: Some(text.into()), ..Self::default() }
     }
 
@@ -44,10 +44,10 @@ impl Flow {
         self.text = match (self.text.take(), later.text) {
             (None, None) => None,
             (first, second) => {
-                let mut text = first.unwrap_or_else(|| unknown.clone());
+                let mut text = first.unwrap_or_else(|| Text::from(unknown.as_str()));
                 // The rest is unknown, which rules do not take for harmless.
                 let second = second.filter(|second| text.len() + second.len() <= limits::WORD_BYTES);
-                text.push_str(&second.unwrap_or(unknown));
+                text.push_str(second.as_deref().unwrap_or(&unknown));
                 Some(text)
             }
         };

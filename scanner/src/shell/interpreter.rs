@@ -106,7 +106,7 @@ impl Evaluator {
             }
             "at" | "batch" => {
                 if let Some(text) = input.and_then(|flow| flow.text) {
-                    self.follow(&Word::literal_at(text, span.clone()), span);
+                    self.follow(&Word::literal_at(&*text, span.clone()), span);
                 }
                 Flow::empty()
             }
@@ -135,13 +135,12 @@ impl Evaluator {
 
     /// A text that a shell will read.
     fn follow(&mut self, text: &Word, span: &Range<usize>) -> Flow {
-        let place = Place::Whole(if text.span.is_empty() { span.clone() } else { text.span.clone() });
-        self.text(&text.text, place)
+        self.text(&text.text, whole(text, span))
     }
 
     fn script_file(&mut self, path: &Word, span: &Range<usize>) -> Flow {
         match self.take_script(&path.text) {
-            Some(text) => self.follow(&Word::literal_at(text, path.span.clone()), span),
+            Some(text) => self.text(&text, whole(path, span)),
             None => Flow::unknown().with(path.provenance),
         }
     }
@@ -250,6 +249,11 @@ impl Evaluator {
             _ => None,
         }
     }
+}
+
+/// The place of a text that a word gave: the word's, or else the command's.
+fn whole(word: &Word, span: &Range<usize>) -> Place {
+    Place::Whole(if word.span.is_empty() { span.clone() } else { word.span.clone() })
 }
 
 /// `%s` and its like take arguments in turn; the format is used again while there are some.
