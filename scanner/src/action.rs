@@ -343,8 +343,12 @@ impl ModeChange {
         }
     }
 
-    /// `0755`, `u+s`, `a=rwx,o-w`.
+    /// `0755`, `=0755`, `u+s`, `a=rwx,o-w`.
     pub(crate) fn parse(text: &str) -> Self {
+        let digits = text.strip_prefix(['=', '+']).unwrap_or(text);
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.len() < text.len() {
+            return Self::parse(digits);
+        }
         if !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| (b'0'..b'8').contains(&byte)) {
             return u32::from_str_radix(text, 8).map(Self::from_bits).unwrap_or_default();
         }
@@ -423,6 +427,8 @@ mod tests {
     fn modes_are_read_in_both_forms() {
         assert!(ModeChange::parse("4755").setuid);
         assert!(!ModeChange::parse("0755").setuid);
+        assert!(ModeChange::parse("=4755").setuid && ModeChange::parse("+4000").setuid);
+        assert!(!ModeChange::parse("-4000").setuid && !ModeChange::parse("=").setuid);
         assert!(ModeChange::parse("u+s").setuid);
         assert!(!ModeChange::parse("g+s").setuid);
         assert!(ModeChange::parse("g+xs").setgid);

@@ -259,6 +259,22 @@ fn wrappers_hide_nothing() {
     }
 }
 
+#[test]
+fn other_spellings_are_the_same_directives() {
+    for (text, rule) in [
+        ("chmod =4755 /opt/f", "PRV-001"),
+        ("mkdir -m 4777 /opt/d", "PRV-001"),
+        ("env -S 'chmod u+s' /opt/f", "PRV-001"),
+        ("useradd -ou0 x", "PER-005"),
+        ("useradd -mou 0 x", "PER-005"),
+    ] {
+        assert!(fires(&scan(text), rule, Severity::Deny), "{text}");
+    }
+    for text in ["mkdir -p -m 0755 /opt/d", "useradd -mu 1200 x", "env -S 'chmod 0755' /opt/f"] {
+        assert!(scan(text).severity() < Some(Severity::Deny), "{text}");
+    }
+}
+
 /// EXE-007 is silenced by a check of the file itself, between its fetch and its run.
 #[test]
 fn only_a_check_of_what_was_fetched_counts() {

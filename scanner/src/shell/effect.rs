@@ -21,6 +21,7 @@ impl Evaluator {
             "sed" | "perl" if run.flag('i', "--in-place") => self.edit(run, span),
             "rm" | "unlink" | "shred" | "truncate" | "srm" | "wipe" => self.remove(run, &program, span),
             "chmod" => self.chmod(run, span),
+            "mkdir" => self.make_folder(run, span),
             "chown" | "chgrp" => self.chown(run, span),
             "useradd" | "adduser" | "usermod" | "gpasswd" => self.user(run, &program, span),
             "chpasswd" => self.chpasswd(input, span),
@@ -216,7 +217,8 @@ impl Evaluator {
         let valued: Vec<&str> =
             valued.iter().copied().filter(|option| program == "gpasswd" || !flags.contains(option)).collect();
         let operands = operands_after(run, &valued);
-        let mut change = UserChange { uid: run.option("-u", "--uid"), ..UserChange::default() };
+        let uid = run.option("-u", "--uid").or_else(|| grouped_uid(run));
+        let mut change = UserChange { uid, ..UserChange::default() };
         let groups = ["-G", "-aG", "-Ga", "-g"].iter().filter_map(|short| {
             let long = if *short == "-g" { "--gid" } else { "--groups" };
             run.option(short, long)
@@ -347,6 +349,23 @@ impl Evaluator {
         self.write_file(write, flow.place, span.clone());
         Flow::empty()
     }
+}
+
+/// The number in `-ou0` and `-ou 0`: an option's value ends a group of flags.
+fn grouped_uid(run: &Run) -> Option<Word> {
+    let flags = |text: &str| !text.is_empty() && text.bytes().all(|byte| b"lmMNorU".contains(&byte));
+    let mut words = run.arguments().iter();
+    while let Some(word) = words.next() {
+        let Some((before, value)) = word.text.strip_prefix('-').and_then(|text| text.split_once('u')) else {
+            continue;
+        };
+        if flags(before) && !value.is_empty() {
+            return Some(Word { text: value.to_owned(), ..word.clone() });
+        } else if flags(before) {
+            return words.next().cloned();
+        }
+    }
+    None
 }
 
 fn argument_provenance(run: &Run) -> Provenance {

@@ -187,6 +187,22 @@ impl Evaluator {
         Flow::empty()
     }
 
+    /// `mkdir -m 4777 d`: made with a mode.
+    pub(super) fn make_folder(&mut self, run: &Run, span: &Range<usize>) -> Flow {
+        if let Some(mode) = run.option("-m", "--mode") {
+            let mode = ModeChange::parse(&mode.text);
+            for path in operands_after(run, &["-m", "--mode"]) {
+                if !self.has_room() {
+                    break;
+                }
+                // The rules know a folder by its end.
+                let path = Word { text: format!("{}/", path.text.trim_end_matches('/')), ..path };
+                self.add(Kind::SetMode { path, mode, recursive: false }, span.clone());
+            }
+        }
+        Flow::unknown()
+    }
+
     pub(super) fn chown(&mut self, run: &Run, span: &Range<usize>) -> Flow {
         let mut operands = run.operands().cloned();
         if let Some(owner) = operands.next() {

@@ -106,7 +106,10 @@ pub(super) fn under(argv: Vec<Word>) -> Under {
             continue;
         }
         if name == "env" && matches!(text, "-S" | "--split-string") {
-            return argv.get(at + 1).cloned().map_or(Under::Nothing(argv), Under::Script);
+            let Some(first) = argv.get(at + 1) else { return Under::Nothing(argv) };
+            // What follows are arguments of the command in it.
+            let words: Vec<&str> = argv[at + 1..].iter().map(|word| word.text.as_str()).collect();
+            return Under::Script(Word { text: words.join(" "), ..first.clone() });
         }
         if wrapper.valued.contains(&text) {
             at += 2;
