@@ -291,12 +291,16 @@ fn only_a_check_of_what_was_fetched_counts() {
         "gpgv /opt/x.sig",
         "minisign -Vm /opt/x -P ab",
         "openssl dgst -sha256 -verify k -signature s /opt/x",
+        // A list that lies beside the script.
+        "sha256sum -c SHA256SUMS",
     ] {
         assert!(!unchecked(check), "{check}");
     }
     for check in [
         "sha256sum -c /dev/null",
         "echo 'ab  /opt/y' | sha256sum -c -",
+        "echo 'ab  /opt/y' >/opt/sums; sha256sum -c /opt/sums",
+        "curl https://x.example/sums -o /opt/sums; sha256sum -c /opt/sums",
         "echo 'ab  /opt/x' | sha256sum -c - || true",
         "minisign -h || true",
         "if false; then gpgv a b; fi",

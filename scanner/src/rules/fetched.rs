@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{checks_digests, checks_signature};
-use crate::action::{Run, WriteFile};
+use crate::action::{Run, Word, WriteFile};
 
 /// Parts of a path up to which it is looked at whether it ends in a relative one.
 const PARTS: usize = 64;
@@ -68,9 +68,22 @@ impl<'a> Fetched<'a> {
                 }
             }
         } else if checks_digests(run) {
-            let lists = run.operands().filter_map(|word| self.texts.remove(&plain(&word.text)));
+            // What is in a list that came with the recipe or the base is not known here, nor which one `xargs` names.
+            let unknown = |word: &&Word| {
+                let path = plain(&word.text);
+                !self.texts.contains_key(&path)
+                    && !self.holds(&path)
+                    && path != "-"
+                    && !path.starts_with("/dev/")
+            };
+            if run.repeated || run.operands().any(|word| unknown(&word)) {
+                self.unchecked.clear();
+                self.by_base.clear();
+                return;
+            }
             // What it names stays checked, so no list is read twice.
-            let lists: Vec<&str> = lists.collect();
+            let lists: Vec<&str> =
+                run.operands().filter_map(|word| self.texts.remove(&plain(&word.text))).collect();
             let input = run.input.as_ref().and_then(|input| input.text.as_deref());
             for line in lists.into_iter().chain(input).flat_map(str::lines) {
                 if let Some(name) = listed(line) {
