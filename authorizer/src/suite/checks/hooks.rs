@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::declarations::{By, Standing, UNSEEN};
 use super::super::pattern::{self, Pattern};
+use super::units::KINDS;
 use super::{Check, Evidence, Sees};
 
 /// What packages bring, and what no recipe may touch.
@@ -69,21 +70,7 @@ fn is_shadowed_script(evidence: &Evidence<'_>, file: &SmallFile) -> bool {
 pub(super) fn unit_of_script(script: &str) -> Option<String> {
     let name = script.strip_suffix(".sh").unwrap_or(script);
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    let like_a_unit = [
-        "service",
-        "socket",
-        "target",
-        "mount",
-        "automount",
-        "timer",
-        "path",
-        "slice",
-        "scope",
-        "swap",
-        "device",
-    ]
-    .iter()
-    .any(|end| name.rsplit('.').next() == Some(end));
+    let like_a_unit = name.rsplit('.').next().is_some_and(|end| KINDS.contains(&end));
     (plain && !like_a_unit && !name.is_empty()).then(|| format!("{name}.service"))
 }
 

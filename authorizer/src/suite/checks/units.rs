@@ -38,7 +38,7 @@ const RUNTIME_UNITS: [&str; 9] = [
 ];
 
 /// Kinds of units (systemd.unit(5)).
-const KINDS: [&str; 11] = [
+pub(super) const KINDS: [&str; 11] = [
     "service",
     "socket",
     "target",
