@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::site::SiteLock;
 use crate::stopped::Stopped;
 
-/// Name of the machine that is paused, of its overlay, and of the folder in which its template is made.
+/// Name of the machine that is paused, and of its overlay.
 const NAME: &str = "base-template";
 
 /// A base and its own boot, paused.
@@ -56,7 +56,7 @@ impl Machines<'_> {
         journal.cold_boot();
         await_running(&mut machine, self.site, journal)?;
         let kept = self.folder.join("kept-base");
-        let sha256 = machine.into_template(&kept)?.sha256();
+        let sha256 = machine.into_template(&kept).map_err(no_recipes)?.sha256();
         let folder = store.join(format!("{key}.{sha256}"));
         keep(&kept, &store, &folder).map_err(|error| Stopped::io("keep it as", &folder, &error))?;
         let template = Template::pinned(&folder, sha256)?;
@@ -86,7 +86,7 @@ impl Machines<'_> {
         let killer = machine.killer();
         interruption.when_asked(move || killer.kill());
         // Nothing reaches this machine or outlives it, so no service is restarted for a secret of its own.
-        machine.wake(harness::identity::fresh(template, base.hostname())?)?;
+        machine.wake(harness::identity::fresh(template, base.hostname())?).map_err(no_recipes)?;
         Ok(machine)
     }
 
@@ -113,6 +113,14 @@ fn key(base: &VerifiedBase, shape: &Shape) -> Sha256Digest {
         base.sha256()
     );
     Sha256Digest::of(text.as_bytes())
+}
+
+/// What an agent cannot do where no recipe has run yet is no recipe's fault, so it is a failure and no refusal.
+fn no_recipes(error: HarnessError) -> Stopped {
+    match &error {
+        HarnessError::Agent { .. } => Stopped::new(Code::MachineFailed, &error),
+        _ => Stopped::from(error),
+    }
 }
 
 /// What a damaged template is refused with: without it, it is made again.
@@ -159,7 +167,18 @@ fn keep(kept: &Path, store: &Path, folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use harness::{AgentError, AgentErrorKind};
+
     use super::*;
+
+    #[test]
+    fn a_base_that_cannot_rest_or_wake_refuses_no_recipe() {
+        let error = AgentError { kind: AgentErrorKind::TimedOut, message: "freezing".into() };
+        let agent = HarnessError::Agent { machine: NAME.into(), request: "rest", error };
+        assert_eq!(no_recipes(agent).code, Code::MachineFailed);
+        let full = HarnessError::HostFull { what: "x".into() };
+        assert_eq!(no_recipes(full).code, Code::HostFull);
+    }
 
     #[test]
     fn a_template_is_found_by_its_key_and_replaces_those_of_others() {
